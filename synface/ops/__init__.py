@@ -1,0 +1,1 @@
+"""The only place that calls ray.init; progress and logging."""

@@ -1,0 +1,1 @@
+"""URIs, Arrow schemas, artifacts and their manifests, the shard ledger, formats, cards. No Ray."""

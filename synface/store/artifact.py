@@ -1,0 +1,186 @@
+"""Artifacts: what a verb leaves at its output URI, and the manifest that makes it real.
+
+An output folder holds the verb's files and ``_synface/plan.json`` (what was asked, written before any
+work) and ``_synface/manifest.json`` (what was made, written last). No manifest: not finished, and no
+reader uses it. The manifest holds no times: a killed and resumed run ends with the same bytes.
+"""
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from synface.core.errors import InputError
+from synface.settings import StageConfig, canonical_json, config_hash, hashed_fields, input_uris
+from synface.store import uri as uris
+
+PLAN = "_synface/plan.json"
+MANIFEST = "_synface/manifest.json"
+MANIFEST_VERSION = 1
+
+
+@dataclass(frozen=True)
+class FileEntry:
+    """One file of an artifact: path relative to the output URI, sha256, size, rows (None: not a table)."""
+
+    path: str
+    sha256: str
+    bytes: int
+    rows: int | None = None
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """What stands at a URI: files with digests, the configuration's hash, the result's main numbers."""
+
+    verb: str
+    kind: str  # "identities", "images", "recognizer", "evaluation", ...
+    config_hash: str
+    config: dict[str, Any]
+    inputs: dict[str, str]
+    files: tuple[FileEntry, ...]
+    numbers: dict[str, Any]
+    versions: dict[str, str] = field(default_factory=dict)
+    manifest_version: int = MANIFEST_VERSION
+
+    @property
+    def content_digest(self) -> str:
+        """sha256 of the list of files: equal for equal content, wherever it stands."""
+        listing = [[f.path, f.sha256] for f in sorted(self.files, key=lambda f: f.path)]
+        return hashlib.sha256(canonical_json(listing).encode()).hexdigest()
+
+
+def sha256_hex(data: bytes) -> str:
+    """sha256 of bytes as lower-case hex."""
+    return hashlib.sha256(data).hexdigest()
+
+
+def write_file(output: str, path: str, data: bytes, rows: int | None = None) -> FileEntry:
+    """Write one whole file of an artifact and return its entry."""
+    uris.write_bytes(uris.join(output, path), data)
+    return FileEntry(path, sha256_hex(data), len(data), rows)
+
+
+def load_manifest(uri: str) -> Manifest | None:
+    """The manifest at an output URI, or None where nothing is finished."""
+    place = uris.join(uri, MANIFEST)
+    if not uris.exists(place):
+        return None
+    try:
+        data = json.loads(uris.read_bytes(place))
+        data["files"] = tuple(FileEntry(**f) for f in data["files"])
+        return Manifest(**data)
+    except (ValueError, TypeError, KeyError) as error:
+        raise InputError(f"{place}: damaged manifest ({error}); delete it and run the verb again") from error
+
+
+def require(uri: str, kind: str | None = None) -> Manifest:
+    """The manifest at `uri`, or an InputError that says what is missing there."""
+    manifest = load_manifest(uri)
+    if manifest is None:
+        reason = "nothing stands there" if not uris.exists(uri) else "no finished synface result stands there"
+        raise InputError(f"{uri}: {reason}; run the verb that makes it first")
+    if kind is not None and manifest.kind != kind:
+        raise InputError(f"{uri}: holds {manifest.kind!r}, expected {kind!r}")
+    return manifest
+
+
+def content_digest(uri: str) -> str:
+    """Digest of an input: of the listed files for an artifact, of the bytes for a single file."""
+    manifest = load_manifest(uri)
+    if manifest is not None:
+        return manifest.content_digest
+    filesystem, path = uris.resolve(uri)
+    if not filesystem.get_file_info(path).is_file:
+        require(uri)
+    return sha256_hex(uris.read_bytes(uri))
+
+
+def input_digests(config: StageConfig) -> dict[str, str]:
+    """Content digest of every input URI of a configuration; InputError if one is missing."""
+    return {path: content_digest(uri) for path, uri in input_uris(config).items()}
+
+
+@dataclass(frozen=True)
+class Opened:
+    """A verb's output, opened: what is asked, and the manifest if that is already finished."""
+
+    config_hash: str
+    fields: dict[str, Any]
+    inputs: dict[str, str]
+    finished: Manifest | None
+
+
+def open_output(config: StageConfig, digests: dict[str, str] | None = None) -> Opened:
+    """Claim `config.output` for this configuration, before any work.
+
+    Writes the plan where none stands; continues where the same was asked; returns the manifest where it
+    is finished and its files are all there (sizes checked; `synface verify` checks digests).
+
+    Raises:
+        InputError: another configuration owns the output (the differences are shown), an input is
+            missing, or the output cannot be written.
+    """
+    inputs = input_digests(config) if digests is None else digests
+    fields = hashed_fields(config, inputs)
+    name = config_hash(fields)
+    place = uris.join(config.output, PLAN)
+    if uris.exists(place):
+        try:
+            asked = json.loads(uris.read_bytes(place))["config"]
+        except (ValueError, KeyError, TypeError) as error:
+            raise InputError(f"{place}: damaged plan ({error}); choose another output or delete it") from error
+        if config_hash(asked) != name:
+            changes = "\n".join(f"  {line}" for line in differences(asked, fields))
+            raise InputError(
+                f"{config.output}: holds the result of another configuration; choose another output, or "
+                f"delete it. There -> asked now:\n{changes}"
+            )
+    else:
+        uris.check_writable(config.output)
+        uris.write_bytes(place, (canonical_json({"config": fields}) + "\n").encode())
+    return Opened(name, fields, inputs, _finished(config.output, name))
+
+
+def _finished(output: str, name: str) -> Manifest | None:
+    manifest = load_manifest(output)
+    if manifest is None or manifest.config_hash != name:
+        return None
+    sizes = dict(uris.list_files(output))
+    return manifest if all(sizes.get(f.path) == f.bytes for f in manifest.files) else None
+
+
+def commit(
+    config: StageConfig,
+    opened: Opened,
+    kind: str,
+    files: list[FileEntry],
+    numbers: dict[str, Any],
+    versions: dict[str, str] | None = None,
+) -> Manifest:
+    """Write the manifest: from here on the artifact exists. `numbers` must hold no times."""
+    manifest = Manifest(
+        verb=config.verb,
+        kind=kind,
+        config_hash=opened.config_hash,
+        config=opened.fields,
+        inputs=opened.inputs,
+        files=tuple(sorted(files, key=lambda f: f.path)),
+        numbers=numbers,
+        versions=versions or {},
+    )
+    text = json.dumps(asdict(manifest), sort_keys=True, indent=1, allow_nan=False)
+    uris.write_bytes(uris.join(config.output, MANIFEST), (text + "\n").encode())
+    return manifest
+
+
+def differences(old: Any, new: Any, path: str = "") -> list[str]:
+    """``path: old -> new`` for every leaf that differs between two trees of plain data."""
+    if isinstance(old, dict) and isinstance(new, dict):
+        lines: list[str] = []
+        for key in sorted({*old, *new}):
+            lines += differences(
+                old.get(key, "(default)"), new.get(key, "(default)"), f"{path}.{key}" if path else str(key)
+            )
+        return lines
+    return [] if old == new else [f"{path}: {old!r} -> {new!r}"]

@@ -1,0 +1,70 @@
+"""Parquet tables of artifacts: written as deterministic bytes, read only as the manifest lists them."""
+
+import io
+from collections.abc import Iterator
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from synface.core.errors import InputError
+from synface.store import artifact
+from synface.store import uri as uris
+from synface.store.schemas import check_identities
+
+IDENTITIES_FILE = "data/identities.parquet"
+
+
+def parquet_bytes(table: pa.Table) -> bytes:
+    """A Parquet file in memory; equal tables give equal bytes (same pyarrow version)."""
+    sink = io.BytesIO()
+    pq.write_table(table, sink, compression="zstd", row_group_size=4096, store_schema=True)
+    return sink.getvalue()
+
+
+def parse_parquet(data: bytes, where: str) -> pa.Table:
+    """A Parquet file's table. InputError where the bytes are not one."""
+    try:
+        return pq.read_table(pa.BufferReader(data))
+    except (pa.ArrowException, OSError, ValueError) as error:
+        raise InputError(f"{where}: not a readable Parquet file ({error})") from error
+
+
+def listed_files(uri: str, suffix: str = ".parquet") -> list[artifact.FileEntry]:
+    """The files of an artifact that its manifest lists, with one suffix."""
+    return [f for f in artifact.require(uri).files if f.path.endswith(suffix)]
+
+
+def read_listed(uri: str, entry: artifact.FileEntry) -> bytes:
+    """One listed file, its digest verified."""
+    data = uris.read_bytes(uris.join(uri, entry.path))
+    if artifact.sha256_hex(data) != entry.sha256:
+        raise InputError(
+            f"{uris.join(uri, entry.path)}: bytes differ from the manifest (sha256); it was damaged or changed: "
+            "run the verb that made it again"
+        )
+    return data
+
+
+def read_identities(uri: str, dim: int | None = None) -> pa.Table:
+    """The identities table of an artifact, or of a single Parquet file; checked."""
+    if uri.endswith(".parquet"):
+        table = parse_parquet(uris.read_bytes(uri), uri)
+    else:
+        artifact.require(uri, "identities")
+        parts = [parse_parquet(read_listed(uri, f), f"{uri}/{f.path}") for f in listed_files(uri)]
+        table = pa.concat_tables(parts).combine_chunks()
+    check_identities(table, uri, dim)
+    return table
+
+
+def write_identities(output: str, table: pa.Table) -> artifact.FileEntry:
+    """Write an identities table as the one file of its artifact (the manifest is the caller's)."""
+    return artifact.write_file(output, IDENTITIES_FILE, parquet_bytes(table), table.num_rows)
+
+
+def iter_images(uri: str, columns: list[str] | None = None) -> Iterator[pa.Table]:
+    """The shards of an images artifact, one table each, in the manifest's order, digests verified."""
+    artifact.require(uri, "images")
+    for entry in listed_files(uri):
+        table = parse_parquet(read_listed(uri, entry), f"{uri}/{entry.path}")
+        yield table if columns is None else table.select(columns)
