@@ -138,10 +138,7 @@ def hashed_fields(config: StageConfig, input_digests: dict[str, str]) -> dict[st
 
 def _assign(tree: Any, path: list[str], value: str) -> None:
     for part in path[:-1]:
-        if isinstance(tree, list):
-            tree = tree[int(part)]
-        else:
-            tree = tree.setdefault(part, {})
+        tree = tree[int(part)] if isinstance(tree, list) else tree.setdefault(part, {})
     if isinstance(tree, list):
         tree[int(path[-1])] = value
     else:

@@ -46,6 +46,6 @@ def to_network(images_nhwc: np.ndarray) -> np.ndarray:
 
 
 def from_network(x_nchw: np.ndarray) -> np.ndarray:
-    """float [n, 3, h, w] in [-1, 1] to uint8 [n, h, w, 3], rounded and clipped."""
+    """Float [n, 3, h, w] in [-1, 1] to uint8 [n, h, w, 3], rounded and clipped."""
     x = np.rint(np.clip(x_nchw, -1, 1) * PIXEL_SCALE + PIXEL_MEAN).astype(np.uint8)
     return np.ascontiguousarray(x.transpose(0, 2, 3, 1))

@@ -13,7 +13,7 @@ def normalize(x_nd: np.ndarray) -> np.ndarray:
 
 
 def uniform(rng: np.random.Generator, n: int, d: int) -> np.ndarray:
-    """n points uniform on the sphere in R^d, float32 [n, d] (a normalised Gaussian)."""
+    """N points uniform on the sphere in R^d, float32 [n, d] (a normalised Gaussian)."""
     return normalize(rng.standard_normal((n, d))).astype(np.float32)
 
 

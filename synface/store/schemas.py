@@ -110,9 +110,13 @@ def check_identities(table: pa.Table, where: str, dim: int | None = None) -> Non
     """
     for name in ("identity_id", "embedding", "source", "seed"):
         if name not in table.column_names:
-            raise InputError(f"{where}: no column {name!r}; an identities table has identity_id, embedding, source, seed")
+            raise InputError(
+                f"{where}: no column {name!r}; an identities table has identity_id, embedding, source, seed"
+            )
     if not pa.types.is_fixed_size_list(table.schema.field("embedding").type):
-        raise InputError(f"{where}: column 'embedding' is {table.schema.field('embedding').type}, expected fixed_size_list<float32>[d]")
+        raise InputError(
+            f"{where}: column 'embedding' is {table.schema.field('embedding').type}, expected fixed_size_list<float32>[d]"
+        )
     if table.num_rows == 0:
         raise InputError(f"{where}: no identities in the table")
     if table["embedding"].null_count:

@@ -1,0 +1,49 @@
+# On a fresh machine two commands do everything: `make quickstart` and `make test`.
+# Each makes its own .venv. TORCH chooses the build of PyTorch to install first.
+PYTHON ?= python3
+TORCH  ?= torch==2.13.0
+OUTPUT ?= runs/quickstart
+VENV   := .venv
+BIN    := $(VENV)/bin
+
+.PHONY: quickstart test test-slow soak lint format venv venv-dev clean-venv
+
+$(VENV)/.run: pyproject.toml
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -c "import torch" 2>/dev/null || $(BIN)/pip install --quiet $(TORCH)
+	$(BIN)/pip install --quiet -e ".[all]"
+	touch $@
+
+$(VENV)/.dev: $(VENV)/.run tools/dev-requirements.txt
+	$(BIN)/pip install --quiet -r tools/dev-requirements.txt
+	touch $@
+
+.venv-swift/.done: tools/swift-requirements.txt
+	$(PYTHON) -m venv .venv-swift
+	.venv-swift/bin/pip install --quiet -r tools/swift-requirements.txt
+	touch $@
+
+venv: $(VENV)/.run
+venv-dev: $(VENV)/.dev
+
+quickstart: $(VENV)/.run
+	$(BIN)/python jobs/pipeline.py --config jobs/configs/quickstart.yaml --output $(OUTPUT)
+
+test: $(VENV)/.dev
+	$(BIN)/python -m pytest -q --durations=10
+
+test-slow: $(VENV)/.dev .venv-swift/.done
+	$(BIN)/python -m pytest -q -m "slow and not soak" --timeout=1500 --durations=10
+
+soak: $(VENV)/.dev
+	$(BIN)/python -m pytest -q -m soak --timeout=0
+
+lint: $(VENV)/.dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports
+	$(BIN)/pyright
+
+format: $(VENV)/.dev
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .

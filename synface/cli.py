@@ -1,0 +1,240 @@
+"""``synface <verb>``: typed configuration in, one JSON line out.
+
+Logs and progress go to stderr; the last line of stdout is one JSON object, also written to
+``<output>/_synface/result-<verb>.json`` with the exit code. Exit codes: 0 done, 1 failed, 2 refused
+input, 3 finished in part. Stages are imported only when their verb runs, so that help is instant.
+"""
+
+import importlib
+import json
+import logging
+import sys
+import time
+import traceback
+from typing import Any
+
+from synface import __version__
+from synface.core.errors import InputError, SynfaceError
+
+#: verb -> (module of its config, config class, module with plan(config) and run(config))
+STAGES = {
+    "embed": ("synface.embed.config", "EmbedConfig", "synface.embed.run"),
+    "pack": ("synface.pack.config", "PackConfig", "synface.pack.run"),
+    "generate": ("synface.generate.config", "GenerateConfig", "synface.generate.run"),
+    "train_recognizer": ("synface.train.config", "TrainRecognizerConfig", "synface.train.run"),
+    "evaluate": ("synface.evaluate.config", "EvaluateConfig", "synface.evaluate.run"),
+    "audit": ("synface.evaluate.audit_config", "AuditConfig", "synface.evaluate.audit_run"),
+    "report": ("synface.report.config", "ReportConfig", "synface.report.run"),
+    "pipeline": ("synface.flows.config", "PipelineConfig", "synface.flows.pipeline"),
+}
+
+#: verb -> function of store/ called with a URI and options: (module, function, options)
+TOOLS = {
+    "status": ("synface.store.status", "status", ()),
+    "verify": ("synface.store.verify", "verify", ()),
+    "clean": ("synface.store.clean", "clean", ()),
+    "card": ("synface.store.card", "card", ()),
+    "export": ("synface.store.export", "export", ("format", "output")),
+}
+
+NOT_YET = {
+    "train_generator": "training of the CemiFace generator",
+    "calibrate": "calibration of the similarity dial",
+    "sweep": "hyper-parameter sweeps with Ray Tune",
+}
+
+HELP = """\
+usage: synface VERB [--config RECIPE.yaml] [--field VALUE ...] [--dry-run]
+
+stages (each: `synface VERB --help` lists its fields)
+  embed             images -> identities table
+  pack              identities far apart on the hypersphere, or a dispersed subset of a pool
+  generate          identities -> images table on any URI
+  train recognizer  images -> face-recognition model
+  train generator   images -> CemiFace generator (not available yet)
+  evaluate          verification accuracy, TAR@FAR, ROC of a recognizer
+  audit             uniqueness, consistency, leakage of a dataset
+  report            one HTML page of a run
+  calibrate, sweep  (not available yet)
+  pipeline          all of it, from one recipe
+
+results
+  status URI        what is done there, what is missing
+  verify URI        every byte against the manifest
+  export URI --format NAME --output URI
+  clean URI         remove files that no manifest lists
+  card URI          the dataset card
+  doctor            what this machine can run, and which weights and data it has
+
+Configuration: defaults < --config file.yaml (one section per verb) < --a.b value.
+Exit codes: 0 done, 1 failed, 2 refused input, 3 finished in part.
+"""
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run one verb; returns the exit code. Everything the user sees is printed here."""
+    argv = list(sys.argv[1:] if arguments is None else arguments)
+    if not argv or argv[0] in ("-h", "--help", "help"):
+        print(HELP, end="")
+        return 0 if argv else 2
+    if argv[0] in ("-V", "--version"):
+        print(f"synface {__version__}")
+        return 0
+    logging.basicConfig(
+        stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
+    )
+    verb, rest = _verb(argv)
+    started = time.monotonic()
+    output: str | None = None
+    try:
+        if verb in STAGES:
+            result, output = _run_stage(verb, rest)
+            if result is None:
+                return 0
+        else:
+            result = _run_tool(verb, rest)
+        code = int(result.pop("exit_code", 0))
+    except SynfaceError as error:
+        print(f"synface {verb}: {error}", file=sys.stderr)
+        output = getattr(error, "output", None)
+        result, code = {"error": str(error), **getattr(error, "numbers", {})}, error.exit_code
+    except KeyboardInterrupt:
+        print(f"synface {verb}: interrupted; the same command continues", file=sys.stderr)
+        result, code = {"error": "interrupted"}, 1
+    except Exception as error:
+        traceback.print_exc()
+        print(f"synface {verb}: failed: {error}", file=sys.stderr)
+        output = getattr(error, "output", None)
+        result, code = {"error": f"{type(error).__name__}: {error}"}, 1
+    _finish(verb, result, code, output, time.monotonic() - started)
+    return code
+
+
+def _verb(argv: list[str]) -> tuple[str, list[str]]:
+    """``train recognizer`` is one verb of two words; so is ``train-recognizer``."""
+    verb, rest = argv[0].replace("-", "_"), argv[1:]
+    if verb == "train" and rest and not rest[0].startswith("-"):
+        verb, rest = f"train_{rest[0]}", rest[1:]
+    return verb, rest
+
+
+def _run_stage(verb: str, arguments: list[str]) -> tuple[dict[str, Any] | None, str | None]:
+    """Parse, then plan or run. (None, None) after ``--help``."""
+    from synface import settings
+
+    config_module, class_name, run_module = STAGES[verb]
+    model = getattr(importlib.import_module(config_module), class_name)
+    if "--help" in arguments or "-h" in arguments:
+        print(_fields_help(verb, model), end="")
+        return None, None
+    overrides = settings.parse_overrides(arguments)
+    dry_run = _flag(overrides, "dry_run")
+    recipe_path = overrides.pop("config", None)
+    data = settings.read_recipe(recipe_path, _sections()) if recipe_path else {}
+    section = _recipe_as_pipeline(data) if verb == "pipeline" else data.get(verb, {})
+    if recipe_path and verb != "pipeline" and verb not in data:
+        raise InputError(f"--config {recipe_path}: has no section {verb!r}; its sections: {', '.join(data)}")
+    config = settings.build(model, settings.merge(section, overrides))
+    stage = importlib.import_module(run_module)
+    try:
+        if dry_run:
+            return {
+                "dry_run": True,
+                "config": config.model_dump(mode="json"),
+                "plan": stage.plan(config),
+            }, None
+        return stage.run(config), config.output
+    except Exception as error:
+        # an output that another configuration owns is not ours to write a result into
+        if not isinstance(error, InputError) and not dry_run:
+            error.output = config.output  # type: ignore[attr-defined]
+        raise
+
+
+def _sections() -> tuple[str, ...]:
+    return (*STAGES, *NOT_YET)
+
+
+def _recipe_as_pipeline(data: dict[str, Any]) -> dict[str, Any]:
+    """A recipe's sections are the pipeline's fields; its own section (output, seed) lies beside them."""
+    own = data.get("pipeline", {})
+    return {**{k: v for k, v in data.items() if k not in ("pipeline", "description")}, **own}
+
+
+def _flag(overrides: dict[str, Any], name: str) -> bool:
+    value = overrides.pop(name, False)
+    if value not in (False, "true", "false"):
+        raise InputError(f"--{name.replace('_', '-')} is a switch, got {value!r}")
+    return value == "true"
+
+
+def _run_tool(verb: str, arguments: list[str]) -> dict[str, Any]:
+    from synface import settings
+
+    if verb == "doctor":
+        doctor = importlib.import_module("synface.flows.doctor")
+        return doctor.run()
+    if verb in NOT_YET:
+        raise InputError(f"{NOT_YET[verb]} is not available yet in synface {__version__}")
+    if verb not in TOOLS:
+        known = [*(v.replace("_", " ") for v in STAGES), *TOOLS, "doctor"]
+        raise InputError(f"unknown verb {verb!r}; known: {', '.join(known)}")
+    module, function, options = TOOLS[verb]
+    if not arguments or arguments[0].startswith("-"):
+        usage = " ".join(f"--{o} VALUE" for o in options)
+        raise InputError(f"usage: synface {verb} URI {usage}".rstrip())
+    given = settings.parse_overrides(arguments[1:])
+    unknown = set(given) - set(options)
+    if unknown:
+        raise InputError(f"unknown option --{sorted(unknown)[0]}; {verb} takes: {', '.join(options) or 'none'}")
+    missing = [o for o in options if o not in given]
+    if missing:
+        raise InputError(f"{verb} needs --{missing[0]}")
+    return getattr(importlib.import_module(module), function)(arguments[0], **given)
+
+
+def _fields_help(verb: str, model: Any) -> str:
+    lines = [
+        f"usage: synface {verb.replace('_', ' ')} [--config RECIPE.yaml] [--field VALUE ...] [--dry-run]",
+        "",
+    ]
+    if model.__doc__:
+        lines += [model.__doc__.strip().splitlines()[0], ""]
+    lines += ["fields:", *_field_lines(model, "")]
+    return "\n".join(lines) + "\n"
+
+
+def _field_lines(model: Any, prefix: str) -> list[str]:
+    from synface.settings import Settings
+
+    lines: list[str] = []
+    for name, field in model.model_fields.items():
+        flag = f"--{prefix}{name}".replace("_", "-")
+        default = field.get_default(call_default_factory=True)
+        if isinstance(default, Settings):
+            lines += _field_lines(type(default), f"{prefix}{name}.")
+            continue
+        kind = getattr(field.annotation, "__name__", None)
+        kind = kind if kind and kind not in ("Optional", "Union") else str(field.annotation).replace("typing.", "")
+        state = "required" if field.is_required() else f"default {default!r}"
+        about = f": {field.description}" if field.description else ""
+        lines.append(f"  {flag} ({kind}, {state}){about}")
+    return lines
+
+
+def _finish(verb: str, result: dict[str, Any], code: int, output: str | None, seconds: float) -> None:
+    """Print the result line; write it beside the output where there is one."""
+    line = {"verb": verb.replace("_", " "), "exit_code": code, **result, "seconds": round(seconds, 3)}
+    text = json.dumps(line, allow_nan=False, default=str)
+    if output is not None:
+        from synface.store import uri as uris
+
+        try:
+            uris.write_bytes(uris.join(output, "_synface", f"result-{verb}.json"), (text + "\n").encode())
+        except Exception as error:
+            print(f"synface {verb}: result file not written: {error}", file=sys.stderr)
+    print(text, flush=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,54 @@
+"""The whole way from one recipe: each section's stage in turn; finished ones answer at once."""
+
+import importlib
+import time
+from typing import Any
+
+from synface.core.errors import InputError, PartialError, SynfaceError
+from synface.flows.config import STEPS, PipelineConfig, steps
+from synface.ops.progress import duration, say
+from synface.settings import input_uris
+from synface.store import uri as uris
+
+
+def plan(config: PipelineConfig) -> dict[str, Any]:
+    """Every section's resolved configuration and, where its inputs exist already, its plan."""
+    found: dict[str, Any] = {}
+    for name, stage_config in steps(config).items():
+        missing = [u for u in input_uris(stage_config).values() if not uris.exists(u)]
+        found[name] = {"config": stage_config.model_dump(mode="json")}
+        if missing:
+            found[name]["plan"] = {"waits_for": missing}
+        else:
+            found[name]["plan"] = importlib.import_module(STEPS[name][2]).plan(stage_config)
+    return found
+
+
+def run(config: PipelineConfig) -> dict[str, Any]:
+    """Run the sections in order; the result holds each one's numbers under its name.
+
+    Raises:
+        SynfaceError: the section that failed, by name; what the sections before it made is kept.
+    """
+    started = time.monotonic()
+    results: dict[str, Any] = {}
+    stages = steps(config)
+    for index, (name, stage_config) in enumerate(stages.items(), 1):
+        say(f"pipeline: {index}/{len(stages)} {name} -> {stage_config.output}")
+        stage_started = time.monotonic()
+        try:
+            result = importlib.import_module(STEPS[name][2]).run(stage_config)
+        except SynfaceError as error:
+            kind = {InputError: InputError, PartialError: PartialError}.get(type(error), SynfaceError)
+            raise kind(f"section {name}: {error}") from error
+        result["seconds"] = round(time.monotonic() - stage_started, 3)
+        state = "already done" if result.get("cached") else "done"
+        say(f"pipeline: {name} {state} in {duration(result['seconds'])}")
+        results[name] = result
+    return {
+        "uri": config.output,
+        "recipe": config.recipe,
+        "cached": all(r.get("cached") for r in results.values()),
+        "sections": results,
+        "seconds": round(time.monotonic() - started, 3),
+    }

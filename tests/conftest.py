@@ -1,0 +1,26 @@
+"""Fixtures that every room shares."""
+
+import os
+
+os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.2")
+
+import pytest
+
+
+@pytest.fixture(scope="session")
+def ray_cluster():
+    """One local Ray cluster for the whole session, small on purpose; tests never shut it down."""
+    import ray
+
+    from synface.ops import cluster
+
+    cluster.connect(num_cpus=4)
+    yield
+    ray.shutdown()
+
+
+@pytest.fixture(scope="session")
+def in_ci() -> bool:
+    """Whether a missing tool must fail a test instead of skipping it."""
+    return bool(os.environ.get("CI"))
