@@ -90,8 +90,7 @@ def content_digest(uri: str) -> str:
     manifest = load_manifest(uri)
     if manifest is not None:
         return manifest.content_digest
-    filesystem, path = uris.resolve(uri)
-    if not filesystem.get_file_info(path).is_file:
+    if not uris.is_file(uri):
         require(uri)
     return sha256_hex(uris.read_bytes(uri))
 

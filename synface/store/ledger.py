@@ -79,7 +79,7 @@ def read_entry(output: str, path: str) -> ShardEntry | None:
         entry = ShardEntry(**data)
     except (ValueError, TypeError, KeyError, InputError):
         return None
-    sound = entry.path == shard_path(entry.shard, entry.sha256) and entry_path(entry.shard).endswith(path[-10:])
+    sound = entry.path == shard_path(entry.shard, entry.sha256) and path == entry_path(entry.shard)
     return entry if sound else None
 
 

@@ -115,7 +115,8 @@ def check_identities(table: pa.Table, where: str, dim: int | None = None) -> Non
             )
     if not pa.types.is_fixed_size_list(table.schema.field("embedding").type):
         raise InputError(
-            f"{where}: column 'embedding' is {table.schema.field('embedding').type}, expected fixed_size_list<float32>[d]"
+            f"{where}: column 'embedding' is {table.schema.field('embedding').type}, "
+            "expected fixed_size_list<float32>[d]"
         )
     if table.num_rows == 0:
         raise InputError(f"{where}: no identities in the table")
@@ -129,7 +130,8 @@ def check_identities(table: pa.Table, where: str, dim: int | None = None) -> Non
     if len(bad):
         row = int(bad[0])
         raise InputError(
-            f"{where}: embedding of row {row} (identity {table['identity_id'][row]}) has norm {norm[row]}, expected 1; "
+            f"{where}: embedding of row {row} (identity {table['identity_id'][row]}) has norm {norm[row]}, "
+            "expected 1; "
             f"{len(bad)} of {len(x)} rows are not unit vectors: normalise them, drop NaN and zero rows"
         )
     ids = table["identity_id"].to_pylist()
