@@ -1,0 +1,53 @@
+import pytest
+
+from synface.core.errors import InputError
+from synface.flows.config import PipelineConfig, steps
+from synface.settings import build
+
+FULL = {
+    "output": "/runs/x",
+    "seed": 5,
+    "recipe": "r",
+    "pool": {"generator": "heads", "num_identities": 10, "images_per_identity": 1, "image_size": 64},
+    "embed": {"weights": "heads-fr-tiny"},
+    "pack": {"solver": "subset", "num_identities": 4},
+    "generate": {"generator": "heads", "images_per_identity": 2, "image_size": 64, "seed": 9},
+    "train_recognizer": {"backbone": "tiny", "image_size": 64},
+    "evaluate": {"benchmarks": ["heads-v1"]},
+    "report": {},
+}
+
+
+def wired(**changes):
+    data = {k: v for k, v in {**FULL, **changes}.items() if v is not None}
+    return steps(build(PipelineConfig, data))
+
+
+def test_sections_are_wired_in_order():
+    stages = wired()
+    assert list(stages) == ["pool", "embed", "pack", "generate", "train_recognizer", "evaluate", "report"]
+    assert stages["embed"].images == stages["pool"].output == "/runs/x/pool_images"
+    assert stages["pack"].pool == stages["embed"].output
+    assert stages["generate"].identities == stages["pack"].output
+    assert stages["train_recognizer"].images == [stages["generate"].output]
+    assert stages["evaluate"].weights == stages["train_recognizer"].output
+    assert stages["report"].evaluation == stages["evaluate"].output
+
+
+def test_the_seed_reaches_every_section_that_sets_none():
+    stages = wired()
+    assert stages["pool"].seed == 5 and stages["generate"].seed == 9
+
+
+def test_without_packing_the_pool_is_rendered():
+    assert wired(pack=None)["generate"].identities == "/runs/x/pool"
+
+
+def test_a_fault_in_the_last_section_is_found_before_work():
+    with pytest.raises(InputError, match="section evaluate.*did you mean 'benchmarks'"):
+        wired(evaluate={"benchmark": ["heads-v1"]})
+
+
+def test_no_section_at_all():
+    with pytest.raises(InputError, match="no section given"):
+        steps(build(PipelineConfig, {"output": "/x"}))
