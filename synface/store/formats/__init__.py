@@ -1,0 +1,1 @@
+"""Dataset and benchmark file formats of other tools."""
