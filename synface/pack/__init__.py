@@ -1,0 +1,1 @@
+"""Identities far apart on the hypersphere of face-recognition embeddings (HyperFace, arXiv 2411.08470)."""

@@ -1,0 +1,120 @@
+"""A packing's inputs, read and checked before any work; what it costs."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import psutil
+import pyarrow as pa
+
+from synface.core import sphere
+from synface.core.errors import InputError
+from synface.pack import bounds
+from synface.pack.config import PackConfig
+from synface.store.schemas import embeddings, metadata_of
+from synface.store.tables import read_identities
+
+ITEM_BYTES = {"float32": 4, "float64": 8}
+COPIES = 4  # rows, gradient, momentum, and the start
+OWN_KEYS = ("schema_version", "synface_table")
+
+
+@dataclass(frozen=True)
+class Problem:
+    """The checked inputs of one packing; tables that were not asked for are None."""
+
+    dim: int
+    gallery: pa.Table | None
+    pool: pa.Table | None
+    start: pa.Table | None
+
+    @property
+    def source(self) -> pa.Table | None:
+        """The table whose embedding space the result lives in."""
+        return next((t for t in (self.pool, self.gallery, self.start) if t is not None), None)
+
+    @property
+    def metadata(self) -> dict[str, str]:
+        """Embedder, weights and crop of that space."""
+        if self.source is None:
+            return {}
+        return {k: v for k, v in metadata_of(self.source.schema).items() if k not in OWN_KEYS}
+
+
+def read(config: PackConfig) -> Problem:
+    """Read and check every input.
+
+    Raises:
+        InputError: dimensions that differ, not enough rows or memory, a target below the bound.
+    """
+    dim = config.dim
+    tables: dict[str, pa.Table | None] = {}
+    for name in ("gallery", "pool", "start"):
+        uri = getattr(config, name)
+        tables[name] = table = None if uri is None else read_identities(uri, dim)
+        if table is not None and dim is None:
+            dim = table["embedding"].type.list_size
+    assert dim is not None
+    if dim < 2:
+        raise InputError(f"dim: a packing needs at least 2 dimensions, the input has {dim}")
+    problem = Problem(dim, tables["gallery"], tables["pool"], tables["start"])
+    _check_counts(config, problem)
+    _check_target(config, dim)
+    check_memory(config, problem, psutil.virtual_memory().available)
+    return problem
+
+
+def _check_counts(config: PackConfig, problem: Problem) -> None:
+    n = config.num_identities
+    if problem.pool is not None and n > problem.pool.num_rows:
+        raise InputError(
+            f"num_identities = {n}: the pool {config.pool} has only {problem.pool.num_rows} rows; "
+            "ask for at most that many, or enlarge the pool"
+        )
+    if problem.start is not None and problem.start.num_rows != n:
+        raise InputError(
+            f"start {config.start}: has {problem.start.num_rows} rows, num_identities is {n}; they must be equal"
+        )
+
+
+def _check_target(config: PackConfig, dim: int) -> None:
+    bound = bounds.best(config.num_identities, dim)
+    for name in ("target_cosine", "max_cosine"):
+        asked = getattr(config, name)
+        if asked is not None and asked < bound:
+            raise InputError(
+                f"{name} = {asked}: below the bound {bound:.6f}; no {config.num_identities} points in {dim} "
+                f"dimensions have all cosines below that: ask for more than {bound:.6f}, or for fewer identities"
+            )
+
+
+def memory_bytes(config: PackConfig, problem: Problem) -> int:
+    """Peak bytes of the solver above the interpreter: O((n + gallery or pool) d + tile^2)."""
+    item = ITEM_BYTES[config.numerics.dtype]
+    given = sum(t.num_rows for t in (problem.gallery, problem.pool, problem.start) if t is not None)
+    own = 0 if problem.pool is not None else COPIES * config.num_identities
+    return item * ((own + 2 * given) * problem.dim + 4 * config.numerics.tile**2)
+
+
+def check_memory(config: PackConfig, problem: Problem, available: int) -> None:
+    """InputError, with the number that would fit, where the packing needs more than is available."""
+    needed = memory_bytes(config, problem)
+    if needed <= available:
+        return
+    per_row = ITEM_BYTES[config.numerics.dtype] * problem.dim * COPIES
+    fits = config.num_identities - -(-(needed - available) // per_row)
+    advice = f"at most num_identities = {fits} fit" if fits >= 2 else "not even two identities fit beside the inputs"
+    raise InputError(
+        f"num_identities = {config.num_identities}: {problem.dim} dimensions need {needed / 1e9:.1f} GB, "
+        f"{available / 1e9:.1f} GB are free; {advice}"
+    )
+
+
+def effective_dimension(problem: Problem) -> int | None:
+    """Directions that hold 90 % of the pool's or the gallery's energy; None without either."""
+    table = problem.pool if problem.pool is not None else problem.gallery
+    return None if table is None else sphere.effective_dimension(embeddings(table))
+
+
+def rows(table: pa.Table) -> np.ndarray:
+    """A table's embeddings, renormalised in float64, as float32 [n, d]."""
+    return sphere.normalize(embeddings(table).astype(np.float64)).astype(np.float32)

@@ -1,0 +1,236 @@
+"""Packing by temperature continuation on the log-sum-exp energy, with Riemannian steps.
+
+One pass computes the energy's gradient over all pairs (`energy.block_energy`), then moves every row:
+
+    g_i = tangential part of dE_b/dx_i (+ gallery term)
+    m_i = mu transport(m_i) + (1 - mu) g_i,     v_i = rho v_i + (1 - rho) |g_i|^2   (one scalar per row)
+    x_i <- normalise(x_i - lr  m_i / sqrt(v_i)),     bias-corrected as in Adam
+
+The sharpness b rises and the step lr falls geometrically. One second moment *per row*, not per coordinate, keeps
+the method equivariant under rotations and lets every row move, though few rows hold most of the gradient; a
+global norm instead diverges late. The rows may be a shard: what is summed over shards goes through `Exchange`.
+"""
+
+import math
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from typing import Literal, Protocol
+
+import torch
+from torch import Tensor
+
+from synface.pack import energy
+from synface.pack.energy import TILE, Repulsion, block_energy
+from synface.pack.gallery import Gallery, add_gradient_, nearest
+
+Start = Literal["isotropic", "manifold", "code"]
+
+
+class Exchange(Protocol):
+    """How the shards of one packing see each other; `LocalExchange` when there is one shard."""
+
+    def blocks(self, rows_nd: Tensor) -> Iterator[Tensor]:
+        """The current rows of every other shard, block by block."""
+        ...
+
+    def total(self, value: Tensor) -> Tensor:
+        """The sum of a scalar over the shards."""
+        ...
+
+    def largest(self, value: Tensor) -> Tensor:
+        """The maximum of a scalar over the shards."""
+        ...
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """Sharpness and step length (radians) from first to last pass, both geometric, and the two memories."""
+
+    passes: int
+    sharpness: tuple[float, float]
+    step: tuple[float, float]
+    momentum: float = 0.8
+    second_moment: float = 0.99
+
+    def at(self, progress: float) -> tuple[float, float]:
+        """Sharpness and step at progress in [0, 1]."""
+        return _geometric(self.sharpness, progress), _geometric(self.step, progress)
+
+
+@dataclass
+class State:
+    """All that a pass changes: rows, momentum, second moments, passes done, last known max cosine."""
+
+    x_nd: Tensor
+    momentum_nd: Tensor
+    second_n1: Tensor
+    passes: int
+    largest: float
+    neighbours_n: Tensor | None = None
+
+
+@dataclass(frozen=True)
+class PassReport:
+    """What `on_pass` gets: `largest` is the max cosine of `state.x_nd` before this pass moved it."""
+
+    state: State
+    largest: float
+    sharpness: float
+    step: float
+
+
+@dataclass(frozen=True)
+class Solution:
+    """The rows, their exact max cosine, the passes made, and why they ended."""
+
+    x_nd: Tensor
+    max_cosine: float
+    passes: int
+    seconds: float
+    reason: Literal["target", "passes", "time"]
+
+
+def default_schedule(d: int, passes: int, start: Start = "isotropic") -> Schedule:
+    """The measured defaults: sharpness in units of sqrt(d), the spread of a random cosine being 1/sqrt(d)."""
+    root = math.sqrt(d)
+    first, step = {"isotropic": (2.0, 4.0), "manifold": (0.5, 8.0), "code": (30.0, 0.05 * root)}[start]
+    return Schedule(passes, (first * root, 200.0 * root), (step / root, 0.002))
+
+
+def kind_of_start(x_nd: Tensor) -> Start:
+    """Whether points fill their space: mean squared cosine up to 3/d; random points have 1/d, faces many times it.
+
+    From points on a low-dimensional manifold a sharp energy only spreads them inside it (its gradient lies in
+    their span); a soft one, which is nearly the frame potential, opens the other directions first.
+    """
+    return "isotropic" if energy.mean_square_cosine(x_nd) <= 3.0 / x_nd.shape[1] else "manifold"
+
+
+def initial_state(x_nd: Tensor, largest: float) -> State:
+    """A fresh state: no momentum. Takes its own copy of the rows."""
+    x = x_nd.clone()
+    return State(x, torch.zeros_like(x), x.new_zeros(len(x), 1), 0, largest)
+
+
+def solve(
+    x_nd: Tensor,
+    schedule: Schedule,
+    *,
+    gallery: Gallery | None = None,
+    fixed_md: Tensor | None = None,
+    target_cosine: float | None = None,
+    max_seconds: float | None = None,
+    tile: int = TILE,
+    exchange: Exchange | None = None,
+    on_pass: Callable[[PassReport], None] | None = None,
+    state: State | None = None,
+) -> Solution:
+    """Move the rows of x until the target, the passes or the time is reached.
+
+    Args:
+        x_nd: start, unit norm; left as it is.
+        schedule: see `default_schedule`.
+        gallery: adds the published gallery term.
+        fixed_md: rows that repel the moving ones and stay where they are.
+        target_cosine: stop at the first pass that finds the max cosine at or below it.
+        max_seconds: the schedule is run through by this time (then the result depends on the machine).
+        tile: edge of a Gram tile.
+        exchange: the other shards; None when x holds all points.
+        on_pass: called after each pass, for progress and checkpoints.
+        state: continue from here instead of from x.
+    """
+    shards = LocalExchange() if exchange is None else exchange
+    began = time.monotonic()
+    with energy.flushed_denormals(), torch.no_grad():
+        if state is None:
+            state = initial_state(x_nd, _measure(x_nd, fixed_md, shards, tile))
+        total = int(shards.total(torch.tensor(float(len(state.x_nd)), dtype=torch.float64)))
+        reason: Literal["target", "passes", "time"] = "passes"
+        while state.passes < schedule.passes:
+            progress = state.passes / max(schedule.passes - 1, 1)
+            if max_seconds is not None:
+                progress = max(progress, (time.monotonic() - began) / max_seconds)
+                if progress > 1.0:
+                    reason = "time"
+                    break
+            sharpness, step = schedule.at(progress)
+            found = repulsion(state.x_nd, shards, fixed_md, sharpness, state.largest, tile)
+            state.largest = float(found.max_cosine)
+            if target_cosine is not None and state.largest <= target_cosine:
+                reason = "target"
+                break
+            gradient_nd = found.pull_nd.div_(found.mass.to(found.pull_nd.dtype))
+            if gallery is not None:
+                if state.neighbours_n is None or state.passes % gallery.refresh == 0:
+                    state.neighbours_n = nearest(gallery, state.x_nd, tile)
+                add_gradient_(gradient_nd, gallery, state.neighbours_n, total, tile)
+            move_(state, gradient_nd, schedule, step, tile)
+            if on_pass is not None:
+                on_pass(PassReport(state, state.largest, sharpness, step))
+        largest = state.largest if reason == "target" else _measure(state.x_nd, fixed_md, shards, tile)
+    return Solution(state.x_nd, largest, state.passes, time.monotonic() - began, reason)
+
+
+def repulsion(
+    rows_nd: Tensor, shards: Exchange, fixed_md: Tensor | None, sharpness: float, shift: float, tile: int
+) -> Repulsion:
+    """Pull on these rows from all points; mass and max cosine over all shards. Exact for any sharding."""
+    own = block_energy(rows_nd, sharpness=sharpness, shift=shift, tile=tile)
+    mass, pull_nd, largest = own
+    for others_md in shards.blocks(rows_nd):
+        cross = block_energy(rows_nd, others_md, sharpness=sharpness, shift=shift, tile=tile, pull_nd=pull_nd)
+        mass, largest = mass + cross.mass / 2, torch.maximum(largest, cross.max_cosine)
+    if fixed_md is not None:
+        cross = block_energy(rows_nd, fixed_md, sharpness=sharpness, shift=shift, tile=tile, pull_nd=pull_nd)
+        mass, largest = mass + cross.mass, torch.maximum(largest, cross.max_cosine)
+    return Repulsion(shards.total(mass), pull_nd, shards.largest(largest))
+
+
+def move_(state: State, gradient_nd: Tensor, schedule: Schedule, step: float, tile: int) -> None:
+    """One Riemannian step of every row, in place and chunk by chunk (no temporary of the rows' size)."""
+    mu, rho = schedule.momentum, schedule.second_moment
+    state.passes += 1
+    fade_m, fade_v = 1.0 - mu**state.passes, 1.0 - rho**state.passes
+    for a in range(0, len(gradient_nd), tile):
+        x, g, m, v = (t[a : a + tile] for t in (state.x_nd, gradient_nd, state.momentum_nd, state.second_n1))
+        energy.project_tangent_(g, x)
+        energy.project_tangent_(m, x).mul_(mu).add_(g, alpha=1.0 - mu)
+        v.mul_(rho).add_(g.square().sum(1, keepdim=True), alpha=1.0 - rho)
+        x.sub_(m * (step / fade_m / (v / fade_v).sqrt().add_(1e-30)))
+        x.div_(x.norm(dim=1, keepdim=True))
+
+
+def with_passes(schedule: Schedule, passes: int) -> Schedule:
+    """The same schedule over another number of passes."""
+    return replace(schedule, passes=passes)
+
+
+def _measure(rows_nd: Tensor, fixed_md: Tensor | None, shards: Exchange, tile: int) -> float:
+    """Exact max cosine over all pairs with a moving row."""
+    largest = energy.max_cosine(rows_nd, tile)
+    for others_md in shards.blocks(rows_nd):
+        largest = max(largest, float(energy.nearest_cosines(rows_nd, others_md, tile)[0].max()))
+    if fixed_md is not None:
+        largest = max(largest, float(energy.nearest_cosines(rows_nd, fixed_md, tile)[0].max()))
+    return float(shards.largest(torch.tensor(largest, dtype=torch.float64)))
+
+
+def _geometric(ends: tuple[float, float], progress: float) -> float:
+    return ends[0] * (ends[1] / ends[0]) ** progress
+
+
+class LocalExchange:
+    """One shard holds every point."""
+
+    def blocks(self, rows_nd: Tensor) -> Iterator[Tensor]:
+        """No other shards."""
+        return iter(())
+
+    def total(self, value: Tensor) -> Tensor:
+        """The value itself."""
+        return value
+
+    def largest(self, value: Tensor) -> Tensor:
+        """The value itself."""
+        return value
