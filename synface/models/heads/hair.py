@@ -1,0 +1,347 @@
+"""Hair: a scalp cap under a few hundred ribbons ("cards") that grow, fall and lie on the head.
+
+Each card is a polyline integrated from a root on the scalp: it leaves along the skin's normal, is combed in
+the style's direction, bends under gravity, and is pushed out of the head's star-shaped hull. Curls add a
+helix. The rasteriser cuts every card into strands of different length.
+"""
+
+from dataclasses import dataclass, replace
+from typing import NamedTuple
+
+import numba
+import numpy as np
+
+from synface.core.rng import generator
+from synface.models.heads import raster
+from synface.models.heads.domains import DOMAINS
+from synface.models.heads.identity import Identity, style_chances
+from synface.models.heads.noise import smoothstep
+from synface.models.heads.shell import COLUMNS, ROWS, radius_at, shell_grid, shell_points, shell_radius
+from synface.models.heads.variation import HairChange
+
+SEGMENTS = 7
+
+
+@dataclass(frozen=True)
+class Style:
+    """A cut. Lengths in decimetres.
+
+    Attributes:
+        length: of the crown's hair; `sides` is that share of it below the temples.
+        cards: how many ribbons (0: only the cap).
+        comb: "down", "back", "side" (away from the parting), "forward", "up", "out" (along the normal).
+        lift: 0 lies flat, 1 stands along the normal at the root.
+        gravity: how fast it bends down.
+        curl: helix radius; `frizz`: random bending.
+        fringe: length of the hair over the forehead, as a share of `length` (0: combed away).
+        cap: thickness of the scalp cap.
+        gather: "" or where the hair is tied: "tail", "bun".
+        width: of a card.
+    """
+
+    length: float
+    sides: float = 0.6
+    cards: int = 420
+    comb: str = "down"
+    lift: float = 0.35
+    gravity: float = 0.25
+    curl: float = 0.0
+    frizz: float = 0.06
+    fringe: float = 0.0
+    cap: float = 0.05
+    gather: str = ""
+    width: float = 0.075
+
+
+STYLES: dict[str, Style] = {
+    "bald": Style(0.0, cards=0, cap=0.004),
+    "buzz": Style(0.05, cards=260, comb="out", lift=0.9, gravity=0.0, cap=0.02, width=0.06, sides=0.8),
+    "short": Style(0.42, cards=420, comb="forward", lift=0.45, gravity=0.10, fringe=0.35, cap=0.07, sides=0.4),
+    "crop": Style(0.50, cards=430, comb="forward", lift=0.3, gravity=0.20, fringe=0.9, cap=0.08, sides=0.35),
+    "quiff": Style(0.60, cards=430, comb="up", lift=0.8, gravity=0.05, cap=0.09, sides=0.25),
+    "side_part": Style(0.62, cards=450, comb="side", lift=0.4, gravity=0.22, fringe=0.5, cap=0.08, sides=0.4),
+    "slick_back": Style(0.75, cards=430, comb="back", lift=0.2, gravity=0.12, cap=0.06, sides=0.6),
+    "medium": Style(1.05, cards=460, comb="side", lift=0.4, gravity=0.45, fringe=0.5, cap=0.09, sides=0.9),
+    "bob": Style(1.55, cards=480, comb="side", lift=0.35, gravity=0.6, cap=0.10, sides=0.85, width=0.09),
+    "fringe_bob": Style(1.5, cards=500, comb="down", lift=0.3, gravity=0.6, fringe=0.42, cap=0.09, sides=0.85, width=0.09),
+    "long": Style(2.8, cards=480, comb="side", lift=0.3, gravity=0.6, cap=0.09, sides=0.9, width=0.11),
+    "long_parted": Style(2.9, cards=480, comb="side", lift=0.22, gravity=0.7, cap=0.07, sides=0.9, width=0.11),
+    "ponytail": Style(1.0, cards=420, comb="back", lift=0.08, gravity=0.05, cap=0.05, gather="tail"),
+    "bun": Style(1.0, cards=420, comb="back", lift=0.08, gravity=0.05, cap=0.05, gather="bun"),
+    "short_curls": Style(0.55, cards=480, comb="out", lift=0.7, gravity=0.12, curl=0.055, frizz=0.16, cap=0.12, fringe=0.4, sides=0.6),
+    "afro": Style(0.75, cards=560, comb="out", lift=1.0, gravity=0.0, curl=0.05, frizz=0.22, cap=0.25, sides=0.8, width=0.10),
+    "long_curls": Style(2.0, cards=520, comb="side", lift=0.5, gravity=0.45, curl=0.075, frizz=0.12, cap=0.12, sides=0.9, width=0.10),
+}  # fmt: skip
+COMBS = ("down", "back", "side", "forward", "up", "out")
+
+
+@dataclass(frozen=True)
+class HairMesh:
+    """Vertices of the cap and the cards, with what the rasteriser and the shader read.
+
+    `surface` holds (across, along, card) on cards; `tangent` the strand direction; `alpha` cuts the cap.
+    """
+
+    vertices: np.ndarray
+    normals: np.ndarray
+    tangents: np.ndarray
+    triangles: np.ndarray
+    material: np.ndarray
+    surface: np.ndarray
+    alpha: np.ndarray
+
+
+class Growth(NamedTuple):
+    """What the growing kernel needs."""
+
+    comb: int
+    lift: float
+    gravity: float
+    curl: float
+    frizz: float
+    part: float
+    face_width: float
+    brow_y: float
+
+
+def hair_line(canonical: np.ndarray, identity: Identity) -> np.ndarray:
+    """Signed height (dm) above the hairline of base-head points [..., 3]; hair grows where it is positive."""
+    h = identity.hair
+    x, y, z = canonical[..., 0], canonical[..., 1], canonical[..., 2]
+    ax = np.abs(x)
+    recede = 0.10 * h.baldness
+    front = 7.90 + h.front + recede - 0.02 * np.cos(x * 9)
+    line = np.interp(
+        z, [-0.45, 0.10, 0.42, 0.62, 0.82, 1.02, 1.20, 1.38], [6.55, 6.72, 7.05, 7.02, 7.10, 7.48, 7.74, 7.90]
+    )
+    line = np.where(z > 1.15, np.maximum(line, front - 0.35 * np.clip(1.40 - z, 0, 1)), line)
+    corner = np.exp(-((ax - 0.42) ** 2) / 0.02) * (z > 0.9)
+    line = line + corner * (0.05 * h.temple + 0.30 * h.baldness)
+    above = y - line
+    if h.baldness > 0.35:  # a bald crown inside a horseshoe of hair
+        above = np.minimum(above, 0.95 - 1.1 * (h.baldness - 0.35) - (y - 7.3) * 0.9)
+    return above
+
+
+@numba.njit(cache=True, nogil=True)
+def grow(g, roots_n3, normals_n3, length_n, fringe_n, random_nk, centre, radius_hw, points_nk3):
+    """Integrate every card's centre line into points [n, SEGMENTS + 1, 3]."""
+    steps = points_nk3.shape[1] - 1
+    for n in range(roots_n3.shape[0]):
+        px, py, pz = roots_n3[n, 0], roots_n3[n, 1], roots_n3[n, 2]
+        nx, ny, nz = normals_n3[n, 0], normals_n3[n, 1], normals_n3[n, 2]
+        rx, ry = px - centre[0], py - centre[1]
+        front = smoothstep(0.55, 1.0, pz - centre[2] + 0.35)
+        side = 1.0 if rx > g.part else -1.0
+        cx, cy, cz = 0.0, -1.0, 0.0
+        if g.comb == 1:
+            cx, cy, cz = 0.0, 0.15, -1.0
+        elif g.comb == 2:
+            cx, cy, cz = side * 0.9, -0.25, -0.25
+        elif g.comb == 3:
+            cx, cy, cz = 0.25 * rx, -0.25 * smoothstep(0.9, 0.5, ry), 1.0
+        elif g.comb == 4:
+            cx, cy, cz = 0.2 * rx, 0.55, 0.35 - 0.9 * (1 - front)
+        elif g.comb == 5:
+            cx, cy, cz = nx, ny, nz
+        if fringe_n[n] > 0:
+            cx, cy, cz = 0.25 * side + 0.3 * rx, -0.7, 0.6
+        below = smoothstep(0.35, 0.05, ry) * (1.0 if g.comb != 5 else 0.0)
+        cx, cy, cz = cx * (1 - below), cy * (1 - below) - below, cz * (1 - below) - 0.25 * below
+        cx += (random_nk[n, 0] - 0.5) * 0.5
+        cy += (random_nk[n, 1] - 0.5) * 0.3
+        cz += (random_nk[n, 2] - 0.5) * 0.5
+        along = cx * nx + cy * ny + cz * nz
+        if g.comb != 5:
+            cx, cy, cz = cx - along * nx, cy - along * ny, cz - along * nz
+        norm = np.sqrt(cx * cx + cy * cy + cz * cz) + 1e-6
+        lift = g.lift * (0.6 + 0.8 * random_nk[n, 3])
+        dx, dy, dz = nx * lift + cx / norm, ny * lift + cy / norm, nz * lift + cz / norm
+        step = length_n[n] / steps
+        margin = 0.02 + 0.06 * random_nk[n, 4]
+        phase = random_nk[n, 5] * 6.28
+        points_nk3[n, 0, 0], points_nk3[n, 0, 1], points_nk3[n, 0, 2] = px, py, pz
+        for k in range(1, steps + 1):
+            dy -= g.gravity * (0.5 + 0.5 * k / steps)
+            dx += g.frizz * (random_nk[n, 6 + 3 * k] - 0.5) * 2
+            dy += g.frizz * (random_nk[n, 7 + 3 * k] - 0.5) * 2
+            dz += g.frizz * (random_nk[n, 8 + 3 * k] - 0.5) * 2
+            norm = np.sqrt(dx * dx + dy * dy + dz * dz) + 1e-6
+            dx, dy, dz = dx / norm, dy / norm, dz / norm
+            px, py, pz = px + dx * step, py + dy * step, pz + dz * step
+            if fringe_n[n] <= 0 and pz > centre[2] + 0.45 and py < g.brow_y:  # keep the face free
+                wide = g.face_width * (0.97 + 0.25 * random_nk[n, 4])
+                if abs(px) < wide:
+                    px = (1.0 if px >= 0 else -1.0) * wide
+            qx, qy, qz = px - centre[0], py - centre[1], pz - centre[2]
+            distance = np.sqrt(qx * qx + qy * qy + qz * qz) + 1e-6
+            hull = radius_at(qx, qy, qz, radius_hw) + margin * min(1.0, 0.3 + k / 3.0)
+            if qy > -0.8 and distance < hull:
+                scale = hull / distance
+                px, py, pz = centre[0] + qx * scale, centre[1] + qy * scale, centre[2] + qz * scale
+                dx, dy, dz = px - points_nk3[n, k - 1, 0], py - points_nk3[n, k - 1, 1], pz - points_nk3[n, k - 1, 2]
+                norm = np.sqrt(dx * dx + dy * dy + dz * dz) + 1e-6
+                dx, dy, dz = dx / norm, dy / norm, dz / norm
+            turn = phase + k * 2.1
+            ox = g.curl * np.cos(turn) * min(1.0, k / 2.0)
+            oy = g.curl * np.sin(turn * 1.3) * min(1.0, k / 2.0)
+            oz = g.curl * np.sin(turn) * min(1.0, k / 2.0)
+            points_nk3[n, k, 0], points_nk3[n, k, 1], points_nk3[n, k, 2] = px + ox, py + oy, pz + oz
+
+
+@numba.njit(cache=True, nogil=True)
+def ribbons(points_nk3, width_n, centre, vertices_v3, normals_v3, tangents_v3):
+    """Two vertices per point, spread across the card in the plane of the head's surface."""
+    count, length, _ = points_nk3.shape
+    for n in range(count):
+        for k in range(length):
+            a, b = max(0, k - 1), min(length - 1, k + 1)
+            tx = points_nk3[n, b, 0] - points_nk3[n, a, 0]
+            ty = points_nk3[n, b, 1] - points_nk3[n, a, 1]
+            tz = points_nk3[n, b, 2] - points_nk3[n, a, 2]
+            norm = np.sqrt(tx * tx + ty * ty + tz * tz) + 1e-6
+            tx, ty, tz = tx / norm, ty / norm, tz / norm
+            px, py, pz = points_nk3[n, k, 0], points_nk3[n, k, 1], points_nk3[n, k, 2]
+            ox, oy, oz = px - centre[0], 0.6 * (py - centre[1]) * (1.0 if py > centre[1] else 0.3), pz - centre[2]
+            sx, sy, sz = ty * oz - tz * oy, tz * ox - tx * oz, tx * oy - ty * ox
+            norm = np.sqrt(sx * sx + sy * sy + sz * sz) + 1e-6
+            half = 0.5 * width_n[n] / norm
+            nx, ny, nz = sy * tz - sz * ty, sz * tx - sx * tz, sx * ty - sy * tx
+            length_n = np.sqrt(nx * nx + ny * ny + nz * nz) + 1e-6
+            if nx * ox + ny * oy + nz * oz < 0:
+                length_n = -length_n
+            for e in range(2):
+                i = (n * length + k) * 2 + e
+                sign = 2.0 * e - 1.0
+                vertices_v3[i, 0] = px + sign * half * sx
+                vertices_v3[i, 1] = py + sign * half * sy
+                vertices_v3[i, 2] = pz + sign * half * sz
+                normals_v3[i, 0] = nx / length_n + sign * 0.3 * sx / norm
+                normals_v3[i, 1] = ny / length_n + sign * 0.3 * sy / norm
+                normals_v3[i, 2] = nz / length_n + sign * 0.3 * sz / norm
+                tangents_v3[i, 0], tangents_v3[i, 1], tangents_v3[i, 2] = tx, ty, tz
+
+
+def card_triangles(count: int, length: int) -> np.ndarray:
+    """Triangles (int32) of `count` ribbons of `length` points with two vertices each."""
+    k = (np.arange(count)[:, None] * length + np.arange(length - 1)[None]).ravel() * 2
+    return np.concatenate([np.stack([k, k + 1, k + 3], 1), np.stack([k, k + 3, k + 2], 1)]).astype(np.int32)
+
+
+def changed_identity(identity: Identity, change: HairChange) -> Identity:
+    """The identity with the picture's hair change applied to its hair parameters."""
+    hair = replace(identity.hair, length=identity.hair.length * change.length)
+    if change.style_seed is not None:
+        r = generator("heads", "restyle", change.style_seed)
+        names = tuple(s for s in DOMAINS[identity.domain].hair_styles if s != "bald")
+        p = style_chances(names, identity.male, np.array(identity.ancestry), identity.age)
+        style = str(r.choice(names, p=p)) if hair.style != "bald" else "bald"
+        hair = replace(
+            hair, style=style, part=-hair.part if r.random() < 0.5 else hair.part, seed=int(r.integers(1 << 30))
+        )
+    if change.dye is not None:
+        mix = np.array(hair.colour) * (1 - change.dye_amount) + np.array(change.dye) * change.dye_amount
+        r, g, b = (float(c) for c in mix)
+        hair = replace(hair, colour=(r, g, b))
+    return replace(identity, hair=hair)
+
+
+def sample_roots(
+    identity: Identity, style: Style, points: np.ndarray, r: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Card roots: shell points [n, 3], outward normals [n, 3] and base-head positions [n, 3]."""
+    grid = shell_grid()
+    count = style.cards * 3
+    sin_low = np.sin(-0.75)
+    elevation = np.arcsin(r.uniform(sin_low, 1, count))
+    row = (elevation + 1.0) / (np.pi / 2 + 1.0) * (ROWS - 1)
+    column = r.uniform(0, COLUMNS, count)
+    i, j = np.minimum(row.astype(int), ROWS - 2), column.astype(int) % COLUMNS
+    u, v = (row - i)[:, None], (column - np.floor(column))[:, None]
+
+    def at(field: np.ndarray) -> np.ndarray:
+        j1 = (j + 1) % COLUMNS
+        upper = field[i, j] * (1 - v) + field[i, j1] * v
+        return upper * (1 - u) + (field[i + 1, j] * (1 - v) + field[i + 1, j1] * v) * u
+
+    canonical = at(grid.canonical)
+    keep = np.flatnonzero(hair_line(canonical, identity) > 0.0)[: style.cards]
+    return at(points)[keep], at(grid.direction)[keep], canonical[keep]
+
+
+def build_hair(identity: Identity, vertices_v3: np.ndarray) -> HairMesh:
+    """Cap and cards of the identity's hair on its (neutral) head."""
+    h, style, grid = identity.hair, STYLES[identity.hair.style], shell_grid()
+    r = generator("heads", "hair", h.seed)
+    points = shell_points(vertices_v3)
+    centre, radius = shell_radius(vertices_v3)
+    above = hair_line(grid.canonical, identity)
+    thickness = style.cap * h.volume * np.clip(above * 4, 0, 1)[..., None]
+    cap = points + grid.direction * (thickness + 0.006)
+    cap_normals = np.zeros((ROWS * COLUMNS, 3), np.float32)
+    cap = np.ascontiguousarray(cap.reshape(-1, 3), np.float32)
+    raster.vertex_normals(cap, grid.triangles, cap_normals)
+    cap_alpha = (above - 0.03).astype(np.float32).ravel()
+    if style.cards == 0:
+        cap_alpha[:] = -1
+
+    roots, normals, canonical = sample_roots(identity, style, points, r) if style.cards else (np.zeros((0, 3)),) * 3
+    count = len(roots)
+    crown = np.clip((canonical[:, 1] - 7.3) / 0.5, 0, 1) if count else np.zeros(0)
+    length = style.length * h.length * (style.sides + (1 - style.sides) * crown) * r.uniform(0.75, 1.1, count)
+    if style.sides < 0.5:
+        length *= 0.35 + 0.65 * crown
+    forehead = (canonical[:, 2] > 0.95) & (np.abs(canonical[:, 0]) < 0.55) if count else np.zeros(0, bool)
+    fringe = np.where(forehead & (style.fringe > 0), 1.0, 0.0)
+    fall = np.clip(canonical[:, 1] - 7.62, 0.08, None) if count else np.zeros(0)
+    shaped = np.minimum(style.length * style.fringe * (0.6 + 0.5 * h.fringe), fall + 0.16 * h.fringe)
+    length = np.where(fringe > 0, shaped * r.uniform(0.8, 1.05, count), length)
+    if style.gather:
+        length = np.minimum(length, 0.9 * np.hypot(canonical[:, 2] + 0.45, canonical[:, 1] - 7.5) + 0.15)
+    growth = Growth(
+        comb=COMBS.index(style.comb),
+        lift=style.lift * h.volume,
+        gravity=style.gravity,
+        curl=style.curl * (0.5 + h.curl) + 0.03 * h.curl * (style.length > 0.8),
+        frizz=style.frizz * (0.6 + h.curl),
+        part=h.part,
+        face_width=float(np.ptp(vertices_v3[:, 0][vertices_v3[:, 2] > 0.9]) / 2 * 0.82),
+        brow_y=7.75,
+    )
+    lines = np.empty((count, SEGMENTS + 1, 3))
+    random = r.random((count, 9 + 3 * SEGMENTS))
+    grow(
+        growth,
+        roots.astype(np.float64),
+        normals.astype(np.float64),
+        length,
+        fringe,
+        random,
+        centre.astype(np.float64),
+        radius,
+        lines,
+    )
+    size = count * (SEGMENTS + 1) * 2
+    vertices, card_normals, tangents = (np.empty((size, 3), np.float32) for _ in range(3))
+    ribbons(
+        lines, style.width * r.uniform(0.7, 1.3, count), centre.astype(np.float64), vertices, card_normals, tangents
+    )
+    surface = np.empty((count, SEGMENTS + 1, 2, 3), np.float32)
+    surface[..., 0] = [-1, 1]
+    surface[..., 1] = (np.arange(SEGMENTS + 1) / SEGMENTS)[:, None]
+    surface[..., 2] = np.arange(count)[:, None, None]
+    cap_triangles = grid.triangles
+    return HairMesh(
+        vertices=np.concatenate([cap, vertices]),
+        normals=np.concatenate([cap_normals, card_normals]),
+        tangents=np.concatenate([np.zeros_like(cap_normals) + np.array([0, -1, 0], np.float32), tangents]),
+        triangles=np.concatenate([cap_triangles, card_triangles(count, SEGMENTS + 1) + len(cap)]),
+        material=np.concatenate(
+            [
+                np.full(len(cap_triangles), raster.SCALP, np.int8),
+                np.full(count * SEGMENTS * 2, raster.HAIR, np.int8),
+            ]
+        ),
+        surface=np.concatenate([grid.canonical.reshape(-1, 3), surface.reshape(-1, 3)]),
+        alpha=np.concatenate([cap_alpha, np.ones(size, np.float32)]),
+    )

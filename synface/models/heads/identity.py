@@ -1,0 +1,449 @@
+"""Who: an identity is a point in a documented parameter space, a pure function of (domain, seed).
+
+Shape is linear in the morph weights (`morph_weights`): macro blends of ancestry, sex, age, weight and muscle,
+117 bipolar modifiers of the face and 58 one-sided asymmetries. Modifiers are drawn with a spread per region, so that a person
+has some distinctive parts, and are bounded three times: each one, each region's norm, and the joint norm.
+That keeps faces distinct without caricature. Colours are linear RGB in [0, 1].
+"""
+
+import functools
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from synface.core.rng import generator
+from synface.models.heads.assets import AGES, ANCESTRIES, SEXES, Assets, load_assets, morph
+from synface.models.heads.domains import Domain, check_seed, domain
+
+Colour = tuple[float, float, float]
+
+YOUNG_YEARS, OLD_YEARS = 24.0, 90.0
+#: bounds on |modifier|, and on the root mean square of one region's and of all modifiers over their spread
+MODIFIER_BOUND, REGION_BOUND, JOINT_BOUND = 1.0, 1.3, 1.08
+#: modifiers damped because full strength looks like a caricature or barely like a face: prefix -> factor
+DAMPED = {
+    "neck/": 0.4,
+    "ears/": 0.6,
+    "head/head-trans": 0.35,
+    "head/head-age": 0.3,
+    "head/head-fat": 0.7,
+    "head/head-angle": 0.6,
+    "eyes/l-eye-push": 0.4,
+    "eyes/l-eye-height": 0.55,
+    "eyes/l-eye-corner": 0.7,
+    "eyes/l-eye-scale": 0.7,
+    "eyes/l-eye-bag": 0.7,
+    "mouth/mouth-trans": 0.8,
+    "mouth/mouth-lowerlip-ext": 0.6,
+    "mouth/mouth-upperlip-ext": 0.6,
+    "mouth/mouth-lowerlip-middle": 0.5,
+    "mouth/mouth-upperlip-middle": 0.5,
+    "mouth/mouth-scale-depth": 0.6,
+    "chin/chin-jaw-drop": 0.6,
+    "nose/nose-compression": 0.6,
+    "nose/nose-flaring": 0.6,
+    "nose/nose-septumangle": 0.6,
+    "nose/nose-trans": 0.8,
+}
+#: one-sided modifiers (head outlines) reach this share of full strength
+ONE_SIDED = 0.7
+ASYMMETRY = 0.16
+
+_SKIN_DARK, _SKIN_MIDDLE, _SKIN_LIGHT = (0.12, 0.062, 0.038), (0.47, 0.275, 0.178), (0.80, 0.575, 0.465)
+_HAIR = {
+    "black": (0.018, 0.015, 0.014),
+    "dark_brown": (0.055, 0.032, 0.020),
+    "brown": (0.13, 0.072, 0.038),
+    "light_brown": (0.26, 0.16, 0.085),
+    "blond": (0.50, 0.36, 0.19),
+    "platinum": (0.68, 0.57, 0.40),
+    "auburn": (0.22, 0.075, 0.032),
+    "ginger": (0.40, 0.155, 0.055),
+}
+#: rows: african, asian, caucasian
+_HAIR_CHANCE = np.array(
+    [
+        [0.75, 0.18, 0.05, 0.01, 0.00, 0.00, 0.01, 0.00],
+        [0.70, 0.22, 0.06, 0.01, 0.00, 0.00, 0.01, 0.00],
+        [0.12, 0.22, 0.24, 0.16, 0.12, 0.04, 0.05, 0.05],
+    ]
+)
+_DYES = ((0.45, 0.05, 0.10), (0.08, 0.20, 0.45), (0.55, 0.22, 0.42), (0.10, 0.35, 0.25), (0.30, 0.10, 0.45))
+_EYES = (
+    (0.065, 0.030, 0.015),
+    (0.16, 0.085, 0.035),
+    (0.20, 0.17, 0.07),
+    (0.15, 0.24, 0.15),
+    (0.16, 0.29, 0.45),
+    (0.30, 0.36, 0.40),
+)
+_EYE_CHANCE = np.array(
+    [[0.75, 0.2, 0.03, 0.01, 0.01, 0], [0.72, 0.24, 0.03, 0.01, 0, 0], [0.18, 0.22, 0.15, 0.14, 0.22, 0.09]]
+)
+
+
+@dataclass(frozen=True)
+class Skin:
+    """Skin colour and texture; amounts are about 0..1."""
+
+    tone: float
+    colour: Colour
+    lip: Colour
+    mottle: float
+    freckles: float
+    redness: float
+    eye_shadow: float
+    gloss: float
+    wrinkles: float
+    pores: float
+    moles: tuple[tuple[float, float, float], ...]
+
+
+@dataclass(frozen=True)
+class Eyes:
+    """Iris colour, iris radius (dm), dark rim 0..1, redness of the white 0..1, liner 0..1."""
+
+    iris: Colour
+    radius: float
+    rim: float
+    bloodshot: float
+    liner: float
+
+
+@dataclass(frozen=True)
+class Brows:
+    """Height, arch and slope (dm), inner and outer end (dm from the middle), thickness (dm), density 0..1."""
+
+    height: float
+    arch: float
+    slope: float
+    inner: float
+    outer: float
+    thickness: float
+    density: float
+    darkness: float
+
+
+@dataclass(frozen=True)
+class Beard:
+    """Coverage 0..1 of cheeks and jaw, moustache and chin, and the length of the longest hair (dm)."""
+
+    jaw: float
+    moustache: float
+    chin: float
+    line: float
+    length: float
+
+
+@dataclass(frozen=True)
+class Hair:
+    """Style (`hair.STYLES`), colour, and the person's own version of the style."""
+
+    style: str
+    colour: Colour
+    length: float
+    volume: float
+    curl: float
+    part: float
+    fringe: float
+    front: float
+    temple: float
+    baldness: float
+    grey_age: float
+    seed: int
+
+
+@dataclass(frozen=True)
+class Identity:
+    """A person. `modifiers` and `asymmetry` follow the order of the asset pack; age in years."""
+
+    domain: str
+    seed: int
+    sex: float
+    age: float
+    ancestry: tuple[float, float, float]
+    weight: float
+    muscle: float
+    modifiers: tuple[float, ...]
+    asymmetry: tuple[float, ...]
+    skin: Skin
+    eyes: Eyes
+    brows: Brows
+    beard: Beard
+    hair: Hair
+
+    @property
+    def male(self) -> bool:
+        """Whether the sex axis (0 female, 1 male) lies on the male side."""
+        return self.sex > 0.5
+
+
+def _colour(rgb: np.ndarray | tuple[float, ...]) -> Colour:
+    r, g, b = (round(float(min(1.0, max(0.004, c))), 6) for c in rgb)
+    return r, g, b
+
+
+@functools.cache
+def _damping() -> np.ndarray:
+    factors = []
+    for m in load_assets().modifiers:
+        factors.append(min([f for prefix, f in DAMPED.items() if m.name.startswith(prefix)], default=1.0))
+    return np.array(factors)
+
+
+def sample_modifiers(r: np.random.Generator, spread: float) -> np.ndarray:
+    """Bounded modifier values, float64 [117].
+
+    ``m_i = spread * d_i * s_region * z_i`` with z normal and s_region log-normal; then |m_i| <= 1, each
+    region's and the joint root mean square of ``m / (spread * d)`` are shrunk onto their bounds.
+    """
+    assets = load_assets()
+    damping = _damping()
+    regions = [m.region for m in assets.modifiers]
+    names = sorted(set(regions))
+    strength = dict(zip(names, np.exp(r.normal(-0.05, 0.30, len(names))), strict=True))
+    unit = r.normal(size=len(regions)) * np.array([strength[n] for n in regions])
+    for name in names:
+        mask = np.array([n == name for n in regions])
+        rms = np.sqrt((unit[mask] ** 2).mean())
+        unit[mask] *= min(1.0, REGION_BOUND / rms)
+    unit *= min(1.0, JOINT_BOUND / np.sqrt((unit**2).mean()))
+    return np.clip(unit * spread * damping, -MODIFIER_BOUND, MODIFIER_BOUND)
+
+
+def skin_colour(tone: float, undertone: float, warmth: float) -> np.ndarray:
+    """Linear RGB for tone 0 (dark) .. 1 (light), shifted along red-yellow (undertone) and saturation."""
+    lo, mid, hi = np.array(_SKIN_DARK), np.array(_SKIN_MIDDLE), np.array(_SKIN_LIGHT)
+    base = lo + (mid - lo) * 2 * tone if tone < 0.5 else mid + (hi - mid) * (2 * tone - 1)
+    grey = base.mean()
+    base = grey + (base - grey) * (1 + warmth)
+    return base * np.array([1 + 0.05 * undertone, 1 - 0.03 * undertone, 1 - 0.10 * undertone])
+
+
+def _skin(r: np.random.Generator, ancestry: np.ndarray, male: bool, d: Domain) -> Skin:
+    k = d.skin_spread
+    tone = float(np.clip(ancestry @ np.array([0.16, 0.66, 0.80]) + r.normal(0, 0.12 * (0.4 + 0.6 * k)), 0.02, 1))
+    colour = skin_colour(tone, r.normal(0, k), r.normal(0, 0.12 * k))
+    made_up = (not male) and r.random() < 0.35
+    tint = np.array([0.98, 0.66, 0.66]) if not made_up else np.array([1.0, 0.42, 0.45])
+    lip = colour * tint * np.exp(r.normal(0, 0.08, 3)) * np.exp(r.normal(0, 0.10))
+    moles = tuple(
+        (float(r.uniform(-0.6, 0.6)), float(r.uniform(6.35, 7.9)), float(r.uniform(0.008, 0.02)))
+        for _ in range(r.poisson(2.2 * k))
+    )
+    return Skin(
+        tone=tone,
+        colour=_colour(colour),
+        lip=_colour(lip),
+        mottle=float(r.uniform(0.25, 1.0) * (0.4 + 0.6 * k)),
+        freckles=float(k * max(0.0, r.normal(-0.35, 0.55)) * (0.4 + 0.6 * ancestry[2])),
+        redness=float(k * r.beta(1.2, 2.0)),
+        eye_shadow=float(r.beta(1.5, 2.5)),
+        gloss=float(r.uniform(0.3, 1.0)),
+        wrinkles=float(np.exp(r.normal(0, 0.35))),
+        pores=float(r.uniform(0.2, 1.0) * k),
+        moles=moles,
+    )
+
+
+def _brows(r: np.random.Generator, male: bool) -> Brows:
+    return Brows(
+        height=float(r.normal(0.0, 0.022)),
+        arch=float(r.normal(0.035 if male else 0.05, 0.028)),
+        slope=float(r.normal(0, 0.045)),
+        inner=float(r.uniform(0.07, 0.155)),
+        outer=float(r.uniform(0.47, 0.60)),
+        thickness=float(r.uniform(0.045, 0.085) if male else r.uniform(0.028, 0.065)),
+        density=float(r.uniform(0.45, 1.0)),
+        darkness=float(r.uniform(0.35, 1.0)),
+    )
+
+
+def _beard(r: np.random.Generator, male: bool, age: float) -> Beard:
+    kind = r.choice(5, p=[0.42, 0.2, 0.12, 0.12, 0.14]) if male and age > 19 else 0
+    full, line = float(r.uniform(0.6, 1.0)), float(r.normal(0, 1))
+    jaw, moustache, chin, length = 0.0, 0.0, 0.0, 0.0
+    if kind == 1:
+        jaw = moustache = chin = float(r.uniform(0.15, 0.5))
+    elif kind == 2:
+        moustache = full
+        jaw = chin = float(r.choice([0.0, 0.2]))
+    elif kind == 3:
+        moustache, chin, length = full * float(r.random() < 0.7), full, float(r.uniform(0.05, 0.25))
+    elif kind == 4:
+        jaw, moustache, chin, length = full, full, full, float(r.uniform(0.08, 0.4))
+    return Beard(jaw, moustache, chin, line, length)
+
+
+def style_chances(styles: tuple[str, ...], male: bool, ancestry: np.ndarray, age: float) -> np.ndarray:
+    """Probability of each hair style for such a person."""
+    weight = {
+        "bald": 0.02 + 0.12 * male * (age > 35),
+        "buzz": 0.12 if male else 0.015,
+        "short": 0.22 if male else 0.05,
+        "crop": 0.13 if male else 0.05,
+        "quiff": 0.12 if male else 0.01,
+        "side_part": 0.15 if male else 0.05,
+        "slick_back": 0.08 if male else 0.03,
+        "medium": 0.07 if male else 0.12,
+        "bob": 0.01 if male else 0.12,
+        "fringe_bob": 0.0 if male else 0.09,
+        "long": 0.02 if male else 0.16,
+        "long_parted": 0.02 if male else 0.14,
+        "ponytail": 0.01 if male else 0.10,
+        "bun": 0.01 if male else 0.07,
+        "short_curls": (0.08 if male else 0.06) * (0.4 + 2.0 * ancestry[0] + 0.5 * ancestry[2]),
+        "afro": (0.06 if male else 0.08) * (0.1 + 3.0 * ancestry[0]),
+        "long_curls": (0.01 if male else 0.08) * (0.3 + 2.0 * ancestry[0] + 0.6 * ancestry[2]),
+    }
+    p = np.array([weight[s] for s in styles])
+    return p / p.sum()
+
+
+def _hair(r: np.random.Generator, ancestry: np.ndarray, male: bool, age: float, d: Domain) -> Hair:
+    style = str(r.choice(d.hair_styles, p=style_chances(d.hair_styles, male, ancestry, age)))
+    names = list(_HAIR)
+    colour = np.array(_HAIR[names[int(r.choice(len(names), p=ancestry @ _HAIR_CHANCE))]])
+    if r.random() < d.dyed:
+        colour = np.array(_DYES[int(r.integers(len(_DYES)))])
+    colour = colour * np.exp(r.normal(0, 0.18)) * np.exp(r.normal(0, 0.05, 3))
+    return Hair(
+        style=style,
+        colour=_colour(colour),
+        length=float(np.exp(r.normal(0, 0.18))),
+        volume=float(np.exp(r.normal(0, 0.25))),
+        curl=float(np.clip(r.beta(1.3, 3.0) + 0.5 * ancestry[0] - 0.15 * ancestry[1], 0, 1)),
+        part=float(r.choice([-1, 1]) * r.uniform(0.0, 0.45)),
+        fringe=float(r.uniform(0, 1)),
+        front=float(r.normal(0, 0.06)),
+        temple=float(r.normal(0, 0.5)),
+        baldness=float(np.clip(r.normal(-0.1, 0.45), 0, 1)) if male else 0.0,
+        grey_age=float(r.normal(56, 10)),
+        seed=int(r.integers(1 << 30)),
+    )
+
+
+@functools.lru_cache(maxsize=256)
+def sample_identity(domain_name: str, seed: int) -> Identity:
+    """The person of a seed in a domain; the same for ever within a RENDERER_VERSION.
+
+    Raises:
+        InputError: unknown domain, or a seed outside the published splits.
+    """
+    d = domain(domain_name)
+    seed = check_seed(seed)
+    r = generator("heads", "identity", d.name, seed)
+    ancestry = r.dirichlet([0.42, 0.42, 0.42])
+    male = bool(r.random() < 0.5)
+    sex = float(np.clip(male + r.normal(0, 0.12), 0, 1))
+    sex = max(sex, 0.55) if male else min(sex, 0.45)
+    age = float(18 + 62 * r.beta(1.3, 2.2))
+    return Identity(
+        domain=d.name,
+        seed=seed,
+        sex=sex,
+        age=age,
+        ancestry=(float(ancestry[0]), float(ancestry[1]), float(ancestry[2])),
+        weight=float(np.clip(r.normal(0.5, 0.2), 0, 1)),
+        muscle=float(np.clip(r.normal(0.5, 0.2), 0, 1)),
+        modifiers=tuple(float(m) for m in sample_modifiers(r, d.spread)),
+        asymmetry=tuple(float(a) for a in np.clip(r.normal(0, ASYMMETRY, len(load_assets().asymmetries)), 0, 0.5)),
+        skin=_skin(r, ancestry, male, d),
+        eyes=Eyes(
+            iris=_colour(
+                np.array(_EYES[int(r.choice(len(_EYES), p=ancestry @ _EYE_CHANCE))]) * np.exp(r.normal(0, 0.2))
+            ),
+            radius=float(r.uniform(0.066, 0.076)),
+            rim=float(r.uniform(0.2, 0.9)),
+            bloodshot=float(r.beta(1.2, 5)),
+            liner=float(0.0 if male else max(0.0, r.normal(0, 0.6))),
+        ),
+        brows=_brows(r, male),
+        beard=_beard(r, male, age),
+        hair=_hair(r, ancestry, male, age, d),
+    )
+
+
+def aged(identity: Identity, shift: float) -> Identity:
+    """The same person `shift` years older (or younger), between 16 and 85: shape, weight, hair and skin follow."""
+    age = float(np.clip(identity.age + shift, 16.0, 85.0))
+    years = age - identity.age
+    hair = replace(
+        identity.hair, baldness=float(np.clip(identity.hair.baldness + years * 0.006 * identity.male, 0, 1))
+    )
+    return replace(identity, age=age, weight=float(np.clip(identity.weight + 0.004 * years, 0, 1)), hair=hair)
+
+
+def grey(identity: Identity) -> float:
+    """Share of grey hair, 0..1, from the age and the person's greying age."""
+    return float(1 / (1 + np.exp(-(identity.age - identity.hair.grey_age) / 5.0)))
+
+
+def morph_weights(identity: Identity) -> dict[int, float]:
+    """Target number -> weight for the neutral face at the identity's age."""
+    assets: Assets = load_assets()
+    old = float(np.clip((identity.age - YOUNG_YEARS) / (OLD_YEARS - YOUNG_YEARS), 0, 1))
+    ages = dict(zip(AGES, (1 - old, old), strict=True))
+    sexes = dict(zip(SEXES, (identity.sex, 1 - identity.sex), strict=True))
+
+    def levels(x: float) -> tuple[float, float, float]:
+        return max(0.0, 1 - 2 * x), 1 - abs(2 * x - 1), max(0.0, 2 * x - 1)
+
+    weights: dict[int, float] = {}
+    for sex, a in sexes.items():
+        for age, b in ages.items():
+            for ancestry, c in zip(ANCESTRIES, identity.ancestry, strict=True):
+                weights[assets.target[f"macro/{ancestry}-{sex}-{age}"]] = a * b * c
+            for m, c in zip(("min", "average", "max"), levels(identity.muscle), strict=True):
+                for w, e in zip(("min", "average", "max"), levels(identity.weight), strict=True):
+                    number = assets.target.get(f"macro/universal-{sex}-{age}-{m}muscle-{w}weight")
+                    if number is not None:
+                        weights[number] = a * b * c * e
+    for modifier, value in zip(assets.modifiers, identity.modifiers, strict=True):
+        if not modifier.minus:
+            value = ONE_SIDED * max(0.0, value)
+        for number in modifier.plus if value > 0 else modifier.minus:
+            weights[number] = abs(value)
+    weights.update(zip(assets.asymmetries, identity.asymmetry, strict=True))
+    return weights
+
+
+@functools.lru_cache(maxsize=4096)
+def face_shape(identity: Identity) -> np.ndarray:
+    """The neutral face's probe points without position and size, float64 [k, 3] (interocular distance 1)."""
+    assets = load_assets()
+    vertices = morph(assets, assets.base, morph_weights(identity)).astype(np.float64)
+    left, right = (vertices[e].mean(0) for e in assets.eyes)
+    points = (vertices[assets.probes] - (left + right) / 2) / np.linalg.norm(left - right)
+    return points - points.mean(0)
+
+
+def identity_distance(a: Identity, b: Identity) -> float:
+    """How unlike two people look, without any network: 0 for the same person, about 1 for a random pair.
+
+    Root mean square distance of face points (in units of a typical pair's), plus differences of skin tone,
+    hair colour and hair style with small weights.
+    """
+    shape = float(np.sqrt(((face_shape(a) - face_shape(b)) ** 2).sum(1).mean())) / 0.085
+    skin = abs(a.skin.tone - b.skin.tone)
+    hair = float(np.abs(np.cbrt(a.hair.colour) - np.cbrt(b.hair.colour)).mean())
+    style = 0.0 if a.hair.style == b.hair.style else 1.0
+    sex = abs(a.sex - b.sex)
+    return round(0.7 * shape + 0.35 * skin + 0.3 * hair + 0.06 * style + 0.1 * sex, 6)
+
+
+def identity_attributes(identity: Identity) -> dict[str, float | int | str | bool]:
+    """Flat facts about a person, to slice results by: fixed keys and types."""
+    return {
+        "domain": identity.domain,
+        "seed": identity.seed,
+        "sex": "male" if identity.male else "female",
+        "age": round(identity.age, 2),
+        "ancestry": ANCESTRIES[int(np.argmax(identity.ancestry))],
+        "weight": round(identity.weight, 4),
+        "skin_tone": round(identity.skin.tone, 4),
+        "freckles": round(identity.skin.freckles, 4),
+        "hair_style": identity.hair.style,
+        "hair_grey": round(grey(identity), 4),
+        "beard": bool(max(identity.beard.jaw, identity.beard.moustache, identity.beard.chin) > 0.1),
+    }
