@@ -1,0 +1,136 @@
+"""SIGTERM against real processes: the flag, the interruption, and Ray's own handler."""
+
+import os
+import select
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+PROLOGUE = """
+import sys, time
+from synface.ops import signals
+def ready(): print("ready", flush=True)
+"""
+
+
+def start(body: str) -> subprocess.Popen[bytes]:
+    """A Python process that has printed ``ready``."""
+    child = subprocess.Popen(
+        [sys.executable, "-c", PROLOGUE + body],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        bufsize=0,  # so that `readline` takes no more than its line from `communicate`
+        env=dict(os.environ, RAY_USAGE_STATS_ENABLED="0"),
+    )
+    assert child.stdout is not None
+    assert select.select([child.stdout], [], [], 120)[0]
+    line = child.stdout.readline()
+    assert line == b"ready\n", child.communicate(timeout=30)[1]
+    return child
+
+
+def end(child: subprocess.Popen[bytes], timeout: float = 30) -> tuple[str, str]:
+    try:
+        out, err = child.communicate(timeout=timeout)
+        return out.decode(), err.decode()
+    finally:
+        child.kill()
+
+
+def test_a_loop_finishes_its_unit_of_work_and_leaves():
+    child = start("""
+signals.listen()
+done = 0
+ready()
+try:
+    while True:
+        time.sleep(0.05); time.sleep(0.05); done += 1
+        signals.check_stop()
+except signals.StoppedError as error:
+    print(done > 0, error)
+    sys.exit(error.exit_code)
+""")
+    time.sleep(0.3)
+    child.send_signal(signal.SIGTERM)
+    out, err = end(child)
+    assert child.returncode == 3
+    assert out == "True stopped by SIGTERM; what is finished is kept, the same command continues\n"
+    assert "SIGTERM: stopping after the unit of work in hand, 20 s at most" in err
+
+
+def test_nothing_is_requested_without_a_signal():
+    child = start("signals.listen(); ready(); signals.check_stop(); print(signals.stop_requested())")
+    assert end(child)[0] == "False\n"
+    assert child.returncode == 0
+
+
+def test_a_loop_that_never_asks_is_interrupted_after_the_grace():
+    child = start("""
+signals.listen(grace=1.0)
+ready()
+started = time.monotonic()
+try:
+    time.sleep(60)
+except signals.StoppedError:
+    print(round(time.monotonic() - started, 1)); sys.exit(3)
+""")
+    child.send_signal(signal.SIGTERM)
+    out, _ = end(child)
+    assert child.returncode == 3
+    assert 0.9 <= float(out) < 10
+
+
+def test_a_second_signal_interrupts_at_once_but_an_echo_of_the_first_does_not():
+    child = start("""
+signals.listen()
+ready()
+try:
+    while not signals.stop_requested(): time.sleep(0.01)
+    print("first", flush=True)
+    time.sleep(60)
+except signals.StoppedError:
+    print("interrupted"); sys.exit(3)
+""")
+    child.send_signal(signal.SIGTERM)
+    assert child.stdout is not None
+    assert child.stdout.readline() == b"first\n"
+    child.send_signal(signal.SIGTERM)  # the group's copy of the same signal
+    time.sleep(1.2)
+    assert child.poll() is None
+    child.send_signal(signal.SIGTERM)
+    out, _ = end(child, timeout=10)
+    assert (out, child.returncode) == ("interrupted\n", 3)
+
+
+def test_outside_the_main_thread_nothing_is_installed():
+    child = start("""
+import signal, threading
+ready()
+before = signal.getsignal(signal.SIGTERM)
+thread = threading.Thread(target=signals.listen); thread.start(); thread.join()
+print(signal.getsignal(signal.SIGTERM) == before)
+""")
+    assert end(child)[0] == "True\n"
+
+
+@pytest.mark.slow
+def test_ray_takes_the_signal_away_and_a_second_listen_takes_it_back():
+    child = start("""
+import signal, ray
+signals.listen()
+mine = signal.getsignal(signal.SIGTERM)
+ray.init(address="local", num_cpus=1, object_store_memory=100 << 20, include_dashboard=False)
+print_taken = signal.getsignal(signal.SIGTERM) is not mine
+signals.listen()
+ready()
+while not signals.stop_requested(): time.sleep(0.05)
+print(print_taken, ray.is_initialized())
+ray.shutdown()
+""")
+    child.send_signal(signal.SIGTERM)
+    out, _ = end(child, timeout=60)
+    assert out == "True True\n"
+    assert child.returncode == 0
