@@ -134,7 +134,10 @@ def _run_stage(verb: str, arguments: list[str]) -> tuple[dict[str, Any] | None, 
     section = _recipe_as_pipeline(data) if verb == "pipeline" else data.get(verb, {})
     if recipe_path and verb != "pipeline" and verb not in data:
         raise InputError(f"--config {recipe_path}: has no section {verb!r}; its sections: {', '.join(data)}")
+    from synface.store.uri import absolute
+
     config = settings.build(model, settings.merge(section, overrides))
+    config = config.model_copy(update={"output": absolute(config.output)})  # workers have another folder
     stage = importlib.import_module(run_module)
     try:
         if dry_run:
@@ -152,7 +155,7 @@ def _run_stage(verb: str, arguments: list[str]) -> tuple[dict[str, Any] | None, 
 
 
 def _sections() -> tuple[str, ...]:
-    return (*STAGES, *NOT_YET)
+    return (*STAGES, *NOT_YET, "pool")
 
 
 def _recipe_as_pipeline(data: dict[str, Any]) -> dict[str, Any]:

@@ -7,7 +7,6 @@ digest of a third-party file is not known to us it says so: never trust a file b
 import os
 import platform
 import shutil
-import sys
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -169,8 +168,6 @@ def _quickstart(found: dict[str, Any]) -> str:
     faults += [f"{row['name']}: {row['error']}" for row in found["embedded"] if not row["ok"]]
     if not found["extras"]["report"]:
         faults.append('the report extra is missing: pip install "synface[report]"')
-    if sys.version_info < (3, 11):
-        faults.append("Python 3.11 or newer is needed")
     if found["machine"]["memory_gib"] < 4:
         faults.append("less than 4 GiB of memory")
     if found["machine"]["free_disk_gib"] < 1:
@@ -181,8 +178,8 @@ def _quickstart(found: dict[str, Any]) -> str:
 def _print(found: dict[str, Any]) -> None:
     machine = found["machine"]
     say(
-        f"machine    {machine['cores']} cores, {machine['memory_gib']} GiB memory, {machine['free_disk_gib']} GiB free "
-        f"disk, GPUs: {', '.join(machine['gpus']) or 'none'}, Python {machine['python']}"
+        f"machine    {machine['cores']} cores, {machine['memory_gib']} GiB memory, "
+        f"{machine['free_disk_gib']} GiB free disk, GPUs: {', '.join(machine['gpus']) or 'none'}, Python {machine['python']}"
     )
     say("packages   " + ", ".join(f"{n} {v or 'MISSING'}" for n, v in found["packages"].items()))
     say("extras     " + ", ".join(f"{n}: {'yes' if ok else 'no'}" for n, ok in found["extras"].items()))

@@ -5,7 +5,8 @@ import time
 from typing import Any
 
 from synface.core.errors import InputError, PartialError, SynfaceError
-from synface.flows.config import STEPS, PipelineConfig, steps
+from synface.flows.config import PipelineConfig
+from synface.flows.wiring import STEPS, steps
 from synface.ops.progress import duration, say
 from synface.settings import input_uris
 from synface.store import uri as uris

@@ -1,0 +1,17 @@
+"""Comparing runs byte by byte."""
+
+import hashlib
+from pathlib import Path
+
+#: what may differ between two runs of one recipe: times, logs, HTML, and the bookkeeping of who did what when
+TIMES_AND_LOGS = ("_synface/result-", "_synface/tensorboard/", "_synface/train/", "/report/")
+
+
+def digests(root: Path) -> dict[str, str]:
+    """Relative path -> sha256 of every file below `root` that must be the same in every run."""
+    found = {}
+    for path in sorted(root.rglob("*")):
+        relative = "/" + str(path.relative_to(root))
+        if path.is_file() and not any(part in relative for part in TIMES_AND_LOGS):
+            found[relative] = hashlib.sha256(path.read_bytes()).hexdigest()
+    return found
