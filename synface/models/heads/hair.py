@@ -37,6 +37,7 @@ class Style:
         cap: thickness of the scalp cap.
         gather: "" or where the hair is tied: "tail", "bun".
         width: of a card.
+        adhere: 1 keeps the hair on the head, 0 lets it stand.
     """
 
     length: float
@@ -51,28 +52,30 @@ class Style:
     cap: float = 0.05
     gather: str = ""
     width: float = 0.075
+    adhere: float = 0.8
 
 
 STYLES: dict[str, Style] = {
     "bald": Style(0.0, cards=0, cap=0.004),
-    "buzz": Style(0.05, cards=260, comb="out", lift=0.9, gravity=0.0, cap=0.02, width=0.06, sides=0.8),
-    "short": Style(0.42, cards=420, comb="forward", lift=0.45, gravity=0.10, fringe=0.35, cap=0.07, sides=0.4),
-    "crop": Style(0.50, cards=430, comb="forward", lift=0.3, gravity=0.20, fringe=0.9, cap=0.08, sides=0.35),
-    "quiff": Style(0.60, cards=430, comb="up", lift=0.8, gravity=0.05, cap=0.09, sides=0.25),
-    "side_part": Style(0.62, cards=450, comb="side", lift=0.4, gravity=0.22, fringe=0.5, cap=0.08, sides=0.4),
-    "slick_back": Style(0.75, cards=430, comb="back", lift=0.2, gravity=0.12, cap=0.06, sides=0.6),
-    "medium": Style(1.05, cards=460, comb="side", lift=0.4, gravity=0.45, fringe=0.5, cap=0.09, sides=0.9),
-    "bob": Style(1.55, cards=480, comb="side", lift=0.35, gravity=0.6, cap=0.10, sides=0.85, width=0.09),
-    "fringe_bob": Style(1.5, cards=500, comb="down", lift=0.3, gravity=0.6, fringe=0.42, cap=0.09, sides=0.85, width=0.09),
-    "long": Style(2.8, cards=480, comb="side", lift=0.3, gravity=0.6, cap=0.09, sides=0.9, width=0.11),
-    "long_parted": Style(2.9, cards=480, comb="side", lift=0.22, gravity=0.7, cap=0.07, sides=0.9, width=0.11),
-    "ponytail": Style(1.0, cards=420, comb="back", lift=0.08, gravity=0.05, cap=0.05, gather="tail"),
-    "bun": Style(1.0, cards=420, comb="back", lift=0.08, gravity=0.05, cap=0.05, gather="bun"),
-    "short_curls": Style(0.55, cards=480, comb="out", lift=0.7, gravity=0.12, curl=0.055, frizz=0.16, cap=0.12, fringe=0.4, sides=0.6),
-    "afro": Style(0.75, cards=560, comb="out", lift=1.0, gravity=0.0, curl=0.05, frizz=0.22, cap=0.25, sides=0.8, width=0.10),
-    "long_curls": Style(2.0, cards=520, comb="side", lift=0.5, gravity=0.45, curl=0.075, frizz=0.12, cap=0.12, sides=0.9, width=0.10),
+    "buzz": Style(0.05, cards=420, comb="out", lift=0.8, gravity=0.0, cap=0.012, width=0.07, sides=0.8),
+    "short": Style(0.36, cards=560, comb="forward", lift=0.5, gravity=0.3, fringe=0.55, cap=0.05, sides=0.5),
+    "crop": Style(0.50, cards=560, comb="forward", lift=0.4, gravity=0.5, fringe=0.9, cap=0.05, sides=0.35),
+    "quiff": Style(0.55, cards=560, comb="up", lift=0.8, gravity=0.1, cap=0.05, sides=0.25, adhere=0.25),
+    "side_part": Style(0.62, cards=580, comb="side", lift=0.5, gravity=0.4, cap=0.05, sides=0.4),
+    "slick_back": Style(0.80, cards=560, comb="back", lift=0.25, gravity=0.2, cap=0.05, sides=0.6, adhere=0.95),
+    "medium": Style(1.0, cards=600, comb="side", lift=0.5, gravity=0.7, fringe=0.6, cap=0.06, sides=0.9),
+    "bob": Style(1.5, cards=620, comb="side", lift=0.45, gravity=0.8, cap=0.07, sides=0.75, width=0.09),
+    "fringe_bob": Style(1.5, cards=620, comb="down", lift=0.4, gravity=0.8, fringe=0.42, cap=0.06, sides=0.75, width=0.09),
+    "long": Style(2.7, cards=620, comb="side", lift=0.45, gravity=0.8, cap=0.07, sides=0.85, width=0.11),
+    "long_parted": Style(2.8, cards=620, comb="side", lift=0.25, gravity=0.9, cap=0.05, sides=0.85, width=0.11, adhere=0.9),
+    "ponytail": Style(1.2, cards=560, comb="back", lift=0.06, gravity=0.0, cap=0.04, gather="tail", adhere=1.0),
+    "bun": Style(1.2, cards=560, comb="back", lift=0.06, gravity=0.0, cap=0.04, gather="bun", adhere=1.0),
+    "short_curls": Style(0.42, cards=620, comb="out", lift=0.6, gravity=0.4, curl=0.05, frizz=0.5, cap=0.09, fringe=0.5, sides=0.6, adhere=0.5),
+    "afro": Style(0.62, cards=760, comb="out", lift=1.0, gravity=0.0, curl=0.045, frizz=0.7, cap=0.28, sides=0.85, width=0.11, adhere=0.15),
+    "long_curls": Style(1.9, cards=620, comb="side", lift=0.6, gravity=0.6, curl=0.075, frizz=0.3, cap=0.08, sides=0.9, width=0.10, adhere=0.6),
 }  # fmt: skip
 COMBS = ("down", "back", "side", "forward", "up", "out")
+DOWN, BACK, SIDE, FORWARD, UP, OUT = range(6)
 
 
 @dataclass(frozen=True)
@@ -102,6 +105,9 @@ class Growth(NamedTuple):
     part: float
     face_width: float
     brow_y: float
+    adhere: float
+    sweep: float
+    gather: int
 
 
 def hair_line(canonical: np.ndarray, identity: Identity) -> np.ndarray:
@@ -124,69 +130,96 @@ def hair_line(canonical: np.ndarray, identity: Identity) -> np.ndarray:
 
 
 @numba.njit(cache=True, nogil=True)
+def _comb(g, x, y, z, front, spread):
+    """The style's direction (not a unit vector) at a point relative to the hull's centre."""
+    side = smoothstep(g.part - 0.12, g.part + 0.12, x) * 2.0 - 1.0
+    if g.comb == DOWN:
+        return 0.9 * x, -0.6, 0.9 * z
+    if g.comb == BACK:
+        return 0.25 * x, 0.25 * front, -1.0
+    if g.comb == SIDE:
+        return side, -0.45, -0.25 - 0.45 * front
+    if g.comb == FORWARD:
+        return 0.35 * x + 0.2 * side, -0.1, 1.0
+    if g.comb == UP:
+        return 0.3 * x, 0.7 * front, 0.2 - 0.9 * (1 - front)
+    return x + spread, y, z
+
+
+@numba.njit(cache=True, nogil=True)
 def grow(g, roots_n3, normals_n3, length_n, fringe_n, random_nk, centre, radius_hw, points_nk3):
-    """Integrate every card's centre line into points [n, SEGMENTS + 1, 3]."""
+    """Integrate every card's centre line into points [n, SEGMENTS + 1, 3].
+
+    Each step turns the direction towards the comb, then towards the ground; what would leave the head is held
+    back by `adhere` and what would enter it is pushed out. Hair that is no fringe stays off the face.
+    """
     steps = points_nk3.shape[1] - 1
     for n in range(roots_n3.shape[0]):
         px, py, pz = roots_n3[n, 0], roots_n3[n, 1], roots_n3[n, 2]
         nx, ny, nz = normals_n3[n, 0], normals_n3[n, 1], normals_n3[n, 2]
-        rx, ry = px - centre[0], py - centre[1]
-        front = smoothstep(0.55, 1.0, pz - centre[2] + 0.35)
-        side = 1.0 if rx > g.part else -1.0
-        cx, cy, cz = 0.0, -1.0, 0.0
-        if g.comb == 1:
-            cx, cy, cz = 0.0, 0.15, -1.0
-        elif g.comb == 2:
-            cx, cy, cz = side * 0.9, -0.25, -0.25
-        elif g.comb == 3:
-            cx, cy, cz = 0.25 * rx, -0.25 * smoothstep(0.9, 0.5, ry), 1.0
-        elif g.comb == 4:
-            cx, cy, cz = 0.2 * rx, 0.55, 0.35 - 0.9 * (1 - front)
-        elif g.comb == 5:
-            cx, cy, cz = nx, ny, nz
+        rx, ry, rz = px - centre[0], py - centre[1], pz - centre[2]
+        front = smoothstep(0.45, 0.95, rz)
+        crown = smoothstep(0.15, 0.6, ry)
+        cx, cy, cz = _comb(g, rx, ry, rz, front, random_nk[n, 1] - 0.5)
         if fringe_n[n] > 0:
-            cx, cy, cz = 0.25 * side + 0.3 * rx, -0.7, 0.6
-        below = smoothstep(0.35, 0.05, ry) * (1.0 if g.comb != 5 else 0.0)
-        cx, cy, cz = cx * (1 - below), cy * (1 - below) - below, cz * (1 - below) - 0.25 * below
-        cx += (random_nk[n, 0] - 0.5) * 0.5
-        cy += (random_nk[n, 1] - 0.5) * 0.3
-        cz += (random_nk[n, 2] - 0.5) * 0.5
+            cx, cy, cz = 0.5 * rx + g.sweep, -0.5, 0.9
+        elif g.comb != OUT:
+            if g.gather > 0:
+                cx, cy, cz = -1.1 * rx, 0.42 - ry, -0.85 - rz
+            else:
+                cx, cy, cz = cx * crown, cy * crown - (1 - crown), cz * crown - 0.35 * (1 - crown)
+        cx += (random_nk[n, 0] - 0.5) * 0.35
+        cy += (random_nk[n, 1] - 0.5) * 0.25
+        cz += (random_nk[n, 2] - 0.5) * 0.35
         along = cx * nx + cy * ny + cz * nz
-        if g.comb != 5:
+        if g.comb != OUT:
             cx, cy, cz = cx - along * nx, cy - along * ny, cz - along * nz
         norm = np.sqrt(cx * cx + cy * cy + cz * cz) + 1e-6
-        lift = g.lift * (0.6 + 0.8 * random_nk[n, 3])
-        dx, dy, dz = nx * lift + cx / norm, ny * lift + cy / norm, nz * lift + cz / norm
+        cx, cy, cz = cx / norm, cy / norm, cz / norm
+        lift = g.lift * (0.6 + 0.8 * random_nk[n, 3]) * (0.35 + 0.65 * crown)
+        dx, dy, dz = nx * lift + cx * (1 - 0.6 * lift), ny * lift + cy * (1 - 0.6 * lift), nz * lift + cz * (1 - 0.6 * lift)
         step = length_n[n] / steps
-        margin = 0.02 + 0.06 * random_nk[n, 4]
+        margin = 0.015 + (0.03 + 0.05 * g.lift) * random_nk[n, 4]
         phase = random_nk[n, 5] * 6.28
+        fall = 0.0
         points_nk3[n, 0, 0], points_nk3[n, 0, 1], points_nk3[n, 0, 2] = px, py, pz
         for k in range(1, steps + 1):
-            dy -= g.gravity * (0.5 + 0.5 * k / steps)
-            dx += g.frizz * (random_nk[n, 6 + 3 * k] - 0.5) * 2
-            dy += g.frizz * (random_nk[n, 7 + 3 * k] - 0.5) * 2
-            dz += g.frizz * (random_nk[n, 8 + 3 * k] - 0.5) * 2
+            fall = min(1.0, fall + g.gravity * step * 3.0)
+            if g.gravity > 0.45:
+                fall = max(fall, 1.0 - smoothstep(0.15, 0.65, py - centre[1]))
+            keep = 0.55
+            dx = keep * dx + (1 - keep) * cx * (1 - fall) + g.frizz * (random_nk[n, 6 + 3 * k] - 0.5)
+            dy = keep * dy + (1 - keep) * cy * (1 - fall) + g.frizz * (random_nk[n, 7 + 3 * k] - 0.5) - (1 - keep) * fall
+            dz = keep * dz + (1 - keep) * cz * (1 - fall) + g.frizz * (random_nk[n, 8 + 3 * k] - 0.5)
+            qx, qy, qz = px - centre[0], py - centre[1], pz - centre[2]
+            distance = np.sqrt(qx * qx + qy * qy + qz * qz) + 1e-6
+            ox, oy, oz = qx / distance, qy / distance, qz / distance
+            leaving = dx * ox + dy * oy + dz * oz
+            if leaving > 0 and qy > -0.3:
+                hold = g.adhere * leaving * min(1.0, 0.4 + 0.3 * k)
+                dx, dy, dz = dx - hold * ox, dy - hold * oy, dz - hold * oz
+            if fringe_n[n] <= 0 and pz > centre[2] + 0.40 and py < g.brow_y + 0.15:
+                wide = g.face_width * (0.95 + 0.2 * random_nk[n, 4])
+                if abs(px) < wide:
+                    dx += (1.0 if px >= 0 else -1.0) * 0.9
+                    dz -= 0.5
             norm = np.sqrt(dx * dx + dy * dy + dz * dz) + 1e-6
             dx, dy, dz = dx / norm, dy / norm, dz / norm
             px, py, pz = px + dx * step, py + dy * step, pz + dz * step
-            if fringe_n[n] <= 0 and pz > centre[2] + 0.45 and py < g.brow_y:  # keep the face free
-                wide = g.face_width * (0.97 + 0.25 * random_nk[n, 4])
-                if abs(px) < wide:
-                    px = (1.0 if px >= 0 else -1.0) * wide
             qx, qy, qz = px - centre[0], py - centre[1], pz - centre[2]
             distance = np.sqrt(qx * qx + qy * qy + qz * qz) + 1e-6
             hull = radius_at(qx, qy, qz, radius_hw) + margin * min(1.0, 0.3 + k / 3.0)
-            if qy > -0.8 and distance < hull:
+            if qy > -0.65 and distance < hull:
                 scale = hull / distance
                 px, py, pz = centre[0] + qx * scale, centre[1] + qy * scale, centre[2] + qz * scale
                 dx, dy, dz = px - points_nk3[n, k - 1, 0], py - points_nk3[n, k - 1, 1], pz - points_nk3[n, k - 1, 2]
                 norm = np.sqrt(dx * dx + dy * dy + dz * dz) + 1e-6
                 dx, dy, dz = dx / norm, dy / norm, dz / norm
             turn = phase + k * 2.1
-            ox = g.curl * np.cos(turn) * min(1.0, k / 2.0)
-            oy = g.curl * np.sin(turn * 1.3) * min(1.0, k / 2.0)
-            oz = g.curl * np.sin(turn) * min(1.0, k / 2.0)
-            points_nk3[n, k, 0], points_nk3[n, k, 1], points_nk3[n, k, 2] = px + ox, py + oy, pz + oz
+            swing = g.curl * min(1.0, k / 2.0)
+            points_nk3[n, k, 0] = px + swing * np.cos(turn)
+            points_nk3[n, k, 1] = py + swing * np.sin(turn * 1.3)
+            points_nk3[n, k, 2] = pz + swing * np.sin(turn)
 
 
 @numba.njit(cache=True, nogil=True)
@@ -252,7 +285,7 @@ def sample_roots(
     """Card roots: shell points [n, 3], outward normals [n, 3] and base-head positions [n, 3]."""
     grid = shell_grid()
     count = style.cards * 3
-    sin_low = np.sin(-0.75)
+    sin_low = np.sin(-0.55)
     elevation = np.arcsin(r.uniform(sin_low, 1, count))
     row = (elevation + 1.0) / (np.pi / 2 + 1.0) * (ROWS - 1)
     column = r.uniform(0, COLUMNS, count)
@@ -307,6 +340,9 @@ def build_hair(identity: Identity, vertices_v3: np.ndarray) -> HairMesh:
         part=h.part,
         face_width=float(np.ptp(vertices_v3[:, 0][vertices_v3[:, 2] > 0.9]) / 2 * 0.82),
         brow_y=7.75,
+        adhere=style.adhere,
+        sweep=0.5 * (1 if h.part > 0 else -1) * (style.comb in ("side", "forward")),
+        gather=int(bool(style.gather)),
     )
     lines = np.empty((count, SEGMENTS + 1, 3))
     random = r.random((count, 9 + 3 * SEGMENTS))

@@ -2,7 +2,7 @@
 
 Shape is linear in the morph weights (`morph_weights`): macro blends of ancestry, sex, age, weight and muscle,
 117 bipolar modifiers of the face and 58 one-sided asymmetries. Modifiers are drawn with a spread per region, so that a person
-has some distinctive parts, and are bounded three times: each one, each region's norm, and the joint norm.
+has some distinctive parts, and are bounded four times: each one, each region's norm, the joint norm, and the face's mean move.
 That keeps faces distinct without caricature. Colours are linear RGB in [0, 1].
 """
 
@@ -19,32 +19,35 @@ Colour = tuple[float, float, float]
 
 YOUNG_YEARS, OLD_YEARS = 24.0, 90.0
 #: bounds on |modifier|, and on the root mean square of one region's and of all modifiers over their spread
-MODIFIER_BOUND, REGION_BOUND, JOINT_BOUND = 1.0, 1.3, 1.08
+MODIFIER_BOUND, REGION_BOUND, JOINT_BOUND = 0.9, 1.25, 1.08
+#: bound on the root mean square move of the face's points by all modifiers (interocular distance 1: 63 mm)
+SHAPE_BOUND = 0.058
 #: modifiers damped because full strength looks like a caricature or barely like a face: prefix -> factor
 DAMPED = {
-    "neck/": 0.4,
-    "ears/": 0.6,
-    "head/head-trans": 0.35,
+    "neck/": 0.6,
+    "ears/": 0.8,
+    "head/head-trans": 0.4,
+    "nose/nose-trans-in": 0.12,
+    "mouth/mouth-trans-in": 0.12,
     "head/head-age": 0.3,
-    "head/head-fat": 0.7,
-    "head/head-angle": 0.6,
     "eyes/l-eye-push": 0.4,
-    "eyes/l-eye-height": 0.55,
+    "eyes/l-eye-height": 0.6,
     "eyes/l-eye-corner": 0.7,
-    "eyes/l-eye-scale": 0.7,
     "eyes/l-eye-bag": 0.7,
-    "mouth/mouth-trans": 0.8,
+    "eyebrows/eyebrows-angle": 0.6,
+    "mouth/mouth-angles": 0.6,
     "mouth/mouth-lowerlip-ext": 0.6,
     "mouth/mouth-upperlip-ext": 0.6,
     "mouth/mouth-lowerlip-middle": 0.5,
     "mouth/mouth-upperlip-middle": 0.5,
-    "mouth/mouth-scale-depth": 0.6,
     "chin/chin-jaw-drop": 0.6,
     "nose/nose-compression": 0.6,
     "nose/nose-flaring": 0.6,
     "nose/nose-septumangle": 0.6,
-    "nose/nose-trans": 0.8,
+    "nose/nose-point-width": 0.7,
+    "nose/nose-volume": 0.7,
 }
+FULL_STRENGTH = 0.030
 #: one-sided modifiers (head outlines) reach this share of full strength
 ONE_SIDED = 0.7
 ASYMMETRY = 0.16
@@ -183,22 +186,53 @@ def _colour(rgb: np.ndarray | tuple[float, ...]) -> Colour:
     return r, g, b
 
 
+def _normalised(assets: Assets, vertices_v3: np.ndarray) -> np.ndarray:
+    """Probe points without position and size (interocular distance 1), float64 [k, 3]."""
+    vertices = vertices_v3.astype(np.float64)
+    left, right = (vertices[e].mean(0) for e in assets.eyes)
+    points = (vertices[assets.probes] - (left + right) / 2) / np.linalg.norm(left - right)
+    return points - points.mean(0)
+
+
 @functools.cache
-def _damping() -> np.ndarray:
-    factors = []
-    for m in load_assets().modifiers:
-        factors.append(min([f for prefix, f in DAMPED.items() if m.name.startswith(prefix)], default=1.0))
-    return np.array(factors)
+def modifier_moves() -> np.ndarray:
+    """Move of the normalised probe points by each modifier at -1 and +1, float64 [2, 117, k, 3]."""
+    assets = load_assets()
+    neutral = _normalised(assets, assets.base)
+    moves = [
+        [
+            _normalised(assets, morph(assets, assets.base, dict.fromkeys(targets, 1.0))) - neutral
+            for targets in (m.minus or m.plus, m.plus)
+        ]
+        for m in assets.modifiers
+    ]
+    return np.array(moves).transpose(1, 0, 2, 3)
+
+
+@functools.cache
+def damping() -> np.ndarray:
+    """Factor of each modifier, float64 [117]: strong ones are drawn smaller, and those of DAMPED again.
+
+    The strength of a modifier is the root mean square (or a fifth of the largest) move of the face's points
+    at full weight; above FULL_STRENGTH the factor falls as strength^-0.7.
+    """
+    square = (modifier_moves()[1] ** 2).sum(-1)
+    strength = np.maximum(np.sqrt(square.mean(1)), np.sqrt(square.max(1)) / 5) + 1e-6
+    factors = np.minimum(1.0, (FULL_STRENGTH / strength) ** 0.7)
+    for i, m in enumerate(load_assets().modifiers):
+        factors[i] *= min([f for prefix, f in DAMPED.items() if m.name.startswith(prefix)], default=1.0)
+    return np.round(factors, 6)
 
 
 def sample_modifiers(r: np.random.Generator, spread: float) -> np.ndarray:
     """Bounded modifier values, float64 [117].
 
     ``m_i = spread * d_i * s_region * z_i`` with z normal and s_region log-normal; then |m_i| <= 1, each
-    region's and the joint root mean square of ``m / (spread * d)`` are shrunk onto their bounds.
+    region's and the joint root mean square of ``m / (spread * d)`` are shrunk onto their bounds, and at last
+    the mean move of the face's points onto SHAPE_BOUND. One-sided modifiers keep their positive half.
     """
     assets = load_assets()
-    damping = _damping()
+    factors = damping()
     regions = [m.region for m in assets.modifiers]
     names = sorted(set(regions))
     strength = dict(zip(names, np.exp(r.normal(-0.05, 0.30, len(names))), strict=True))
@@ -208,7 +242,13 @@ def sample_modifiers(r: np.random.Generator, spread: float) -> np.ndarray:
         rms = np.sqrt((unit[mask] ** 2).mean())
         unit[mask] *= min(1.0, REGION_BOUND / rms)
     unit *= min(1.0, JOINT_BOUND / np.sqrt((unit**2).mean()))
-    return np.clip(unit * spread * damping, -MODIFIER_BOUND, MODIFIER_BOUND)
+    values = np.clip(unit * spread * factors, -MODIFIER_BOUND, MODIFIER_BOUND)
+    one_sided = np.array([not m.minus for m in assets.modifiers])
+    values = np.where(one_sided, ONE_SIDED * np.maximum(values, 0), values)
+    minus, plus = modifier_moves()
+    move = np.einsum("m,mkc->kc", np.maximum(-values, 0), minus) + np.einsum("m,mkc->kc", np.maximum(values, 0), plus)
+    size = float(np.sqrt((move**2).sum(1).mean()))
+    return np.round(values * min(1.0, SHAPE_BOUND / size), 6)
 
 
 def skin_colour(tone: float, undertone: float, warmth: float) -> np.ndarray:
@@ -250,10 +290,10 @@ def _brows(r: np.random.Generator, male: bool) -> Brows:
     return Brows(
         height=float(r.normal(0.0, 0.022)),
         arch=float(r.normal(0.035 if male else 0.05, 0.028)),
-        slope=float(r.normal(0, 0.045)),
+        slope=float(r.normal(-0.01, 0.035)),
         inner=float(r.uniform(0.07, 0.155)),
         outer=float(r.uniform(0.47, 0.60)),
-        thickness=float(r.uniform(0.045, 0.085) if male else r.uniform(0.028, 0.065)),
+        thickness=float(r.uniform(0.030, 0.058) if male else r.uniform(0.018, 0.042)),
         density=float(r.uniform(0.45, 1.0)),
         darkness=float(r.uniform(0.35, 1.0)),
     )
@@ -400,8 +440,6 @@ def morph_weights(identity: Identity) -> dict[int, float]:
                     if number is not None:
                         weights[number] = a * b * c * e
     for modifier, value in zip(assets.modifiers, identity.modifiers, strict=True):
-        if not modifier.minus:
-            value = ONE_SIDED * max(0.0, value)
         for number in modifier.plus if value > 0 else modifier.minus:
             weights[number] = abs(value)
     weights.update(zip(assets.asymmetries, identity.asymmetry, strict=True))
@@ -412,10 +450,7 @@ def morph_weights(identity: Identity) -> dict[int, float]:
 def face_shape(identity: Identity) -> np.ndarray:
     """The neutral face's probe points without position and size, float64 [k, 3] (interocular distance 1)."""
     assets = load_assets()
-    vertices = morph(assets, assets.base, morph_weights(identity)).astype(np.float64)
-    left, right = (vertices[e].mean(0) for e in assets.eyes)
-    points = (vertices[assets.probes] - (left + right) / 2) / np.linalg.norm(left - right)
-    return points - points.mean(0)
+    return _normalised(assets, morph(assets, assets.base, morph_weights(identity)))
 
 
 def identity_distance(a: Identity, b: Identity) -> float:

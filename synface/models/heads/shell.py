@@ -110,7 +110,10 @@ def shell_radius(vertices_v3: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     points = shell_points(vertices_v3)
     shift = points[-1].mean(0) - shell_grid().canonical[-1].mean(0)
     centre = (CENTRE + shift * 0.5).astype(np.float32)
-    return centre, np.sqrt(((points - centre) ** 2).sum(-1)).astype(np.float32)
+    radius = np.sqrt(((points - centre) ** 2).sum(-1))
+    elevation = np.linspace(LOWEST, HIGHEST, ROWS)
+    limit = np.interp(elevation, [-0.5, -0.2, 0.0], [0.75, 1.0, 3.0])[:, None]  # the shoulders are not the head's
+    return centre, np.minimum(radius, limit).astype(np.float32)
 
 
 @numba.njit(cache=True, nogil=True)

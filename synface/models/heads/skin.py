@@ -209,16 +209,16 @@ def paint_strokes(strokes_s6, colour, channel, canonical_hw3, out_hwc):
 def brow_strokes(identity: Identity, r: np.random.Generator) -> np.ndarray:
     """Hairs of both brows, float64 [n, 6] as `paint_strokes` takes them."""
     b = identity.brows
-    count = int(150 + 190 * b.density)
+    count = int(60 + 150 * b.density + 900 * b.thickness)
     u = r.random((2, count)) ** 0.9
     side = np.array([[1.0], [-1.0]])
     taper = np.sin(np.clip(u * 0.86 + 0.16, 0, 1) * np.pi) ** 0.6
     across = r.uniform(-1, 1, (2, count)) * b.thickness * (0.35 + 0.65 * taper) * (1.0 - 0.45 * u)
     x = b.inner + (b.outer - b.inner) * u
-    y = 7.455 + b.height + b.arch * np.sin(u * 2.3) + b.slope * u + across
+    y = 7.475 + b.height + b.arch * np.sin(u * 2.3) + b.slope * u + across
     lean = np.interp(u, [0, 0.25, 0.7, 1.0], [1.45, 0.85, 0.25, -0.35]) + r.normal(0, 0.2, (2, count))
-    length = r.uniform(0.05, 0.10, (2, count)) * (0.6 + b.thickness / 0.1)
-    width = r.uniform(0.0028, 0.0055, (2, count))
+    length = r.uniform(0.045, 0.085, (2, count)) * (0.55 + b.thickness / 0.09)
+    width = r.uniform(0.0022, 0.0045, (2, count))
     strength = r.uniform(0.35, 0.9, (2, count)) * np.interp(u, [0, 0.12, 0.85, 1], [0.55, 1, 1, 0.5])
     return np.stack([side * x, y, side * length * np.cos(lean), length * np.sin(lean), width, strength], -1).reshape(
         -1, 6

@@ -15,7 +15,7 @@ Colour = tuple[float, float, float]
 
 #: expression -> (unit, lowest, highest) weights, both sides at once where a name ends in *
 EXPRESSIONS: dict[str, tuple[tuple[str, float, float], ...]] = {
-    "neutral": (),
+    "neutral": (("mouthSmile*", 0.0, 0.22), ("browInnerUp", 0.0, 0.15)),
     "smile": (("mouthSmile*", 0.25, 0.8), ("cheekSquint*", 0.1, 0.5), ("eyeSquint*", 0.0, 0.35)),
     "laugh": (
         ("mouthSmile*", 0.5, 0.9), ("jawOpen", 0.12, 0.38), ("cheekSquint*", 0.3, 0.8), ("eyeSquint*", 0.1, 0.5),
@@ -200,7 +200,7 @@ def _quality(r: np.random.Generator, strength: float, grade: float) -> Quality:
     return Quality(
         blur=float(r.random() < 0.6 * strength + 0.1) * float(r.gamma(2.0, 0.45 * strength)),
         resolution=float(r.uniform(0.92 - 0.7 * strength, 0.95)) if r.random() < 0.5 * strength else 1.0,
-        noise=float(r.gamma(1.5, 5.0 * strength)),
+        noise=float(r.gamma(1.5, 3.4 * strength)),
         jpeg=int(r.integers(int(95 - 60 * strength), 98)) if r.random() < 0.2 + 0.7 * strength else 100,
         exposure=float(r.normal(0, 0.28 * grade)),
         contrast=float(np.exp(r.normal(0, 0.13 * grade))),
