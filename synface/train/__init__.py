@@ -1,0 +1,1 @@
+"""Training: recognizers on images tables, with Ray Train."""

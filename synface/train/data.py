@@ -1,0 +1,242 @@
+"""Training images: which there are, in which order an epoch takes them, and how a batch is fetched.
+
+The order of an epoch is a pure function of the seed, the epoch and the tables' shards, known before any
+image is read; so a training resumes in the middle of an epoch, and every rank knows its part of each batch.
+"""
+
+import itertools
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+
+from synface.core import rng
+from synface.core.errors import InputError
+from synface.store import artifact, images, tables
+from synface.store import uri as uris
+
+COLUMNS = ("image", "identity_id")
+GIB = 1 << 30
+
+
+@dataclass(frozen=True)
+class Shard:
+    """One file of a table, and where its rows stand in the catalogue."""
+
+    uri: str
+    entry: artifact.FileEntry
+    start: int
+    rows: int
+
+    @property
+    def where(self) -> str:
+        """For messages."""
+        return uris.join(self.uri, self.entry.path)
+
+
+@dataclass(frozen=True)
+class Catalog:
+    """All training images without their pixels.
+
+    Attributes:
+        shards: the files, in the order of the tables and their manifests.
+        labels: class of every image, int64 [n].
+        classes: name of every class, sorted.
+        encoded_bytes: of all images.
+    """
+
+    shards: tuple[Shard, ...]
+    labels: np.ndarray
+    classes: tuple[str, ...]
+    encoded_bytes: int
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+
+def read_shard(shard: Shard) -> pa.Table:
+    """A shard's images and identities, its digest verified."""
+    table = tables.parse_parquet(tables.read_listed(shard.uri, shard.entry), shard.where)
+    missing = [c for c in COLUMNS if c not in table.column_names]
+    if missing:
+        raise InputError(f"{shard.where}: no column {missing[0]!r}; an images table has image and identity_id")
+    return table.select(list(COLUMNS))
+
+
+def encoded(table: pa.Table) -> list[bytes]:
+    """The image files of a shard."""
+    column = table["image"].combine_chunks()
+    return pa.chunked_array([column.field("bytes")]).to_pylist()
+
+
+def scan(table_uris: Sequence[str], image_size: int, merge_identities: bool = False) -> Catalog:
+    """Read the tables once: classes, labels and the size of the first image of every shard.
+
+    Raises:
+        InputError: no such table, damaged files, images of another size, fewer than two classes.
+    """
+    names, shards, start, size = [], [], 0, 0
+    for number, table_uri in enumerate(table_uris):
+        artifact.require(table_uri, "images")
+        for entry in tables.listed_files(table_uri):
+            shard = Shard(table_uri, entry, start, entry.rows or 0)
+            table = read_shard(shard)
+            shard = Shard(table_uri, entry, start, table.num_rows)
+            if table.num_rows:
+                files = encoded(table)
+                check_size(images.decode(files[0] or b"", shard.where), image_size, shard.where)
+                size += sum(len(f) for f in files if f)
+                shards.append(shard)
+                prefix = "" if merge_identities or len(table_uris) == 1 else f"{number}/"
+                names += [prefix + i for i in table["identity_id"].to_pylist()]
+            start += table.num_rows
+    classes = sorted(set(names))
+    if len(classes) < 2:
+        raise InputError(
+            f"images {', '.join(table_uris)}: {len(names)} images of {len(classes)} identity; training needs at "
+            "least two identities"
+        )
+    number_of = {name: i for i, name in enumerate(classes)}
+    labels = np.fromiter((number_of[n] for n in names), np.int64, len(names))
+    return Catalog(tuple(shards), labels, tuple(classes), size)
+
+
+def check_size(pixels: np.ndarray, image_size: int, where: str) -> None:
+    """InputError unless the image is square with `image_size` pixels a side."""
+    if pixels.shape[:2] != (image_size, image_size):
+        raise InputError(
+            f"{where}: images are {pixels.shape[1]}x{pixels.shape[0]} pixels, image_size asks {image_size}; set "
+            f"image_size to the table's, or generate the table at {image_size}"
+        )
+
+
+def epoch_order(shard_rows: Sequence[int], window: int | None, seed: int, epoch: int) -> np.ndarray:
+    """The order of the images in one epoch, int64 [n].
+
+    Args:
+        shard_rows: images of each shard.
+        window: None: one permutation of everything. Else the shards are permuted, and the images within
+            each run of `window` shards: then only those shards are needed at a time.
+        seed: of the training.
+        epoch: 0-based.
+    """
+    total = int(sum(shard_rows))
+    if window is None:
+        return rng.permutation(total, seed, "epoch", epoch)
+    starts = np.concatenate([[0], np.cumsum(shard_rows)]).astype(np.int64)
+    order = rng.permutation(len(shard_rows), seed, "shards", epoch)
+    parts = []
+    for number, begin in enumerate(range(0, len(order), window)):
+        group = [np.arange(starts[s], starts[s + 1]) for s in order[begin : begin + window]]
+        rows = np.concatenate(group)
+        parts.append(rows[rng.permutation(len(rows), seed, "window", epoch, number)])
+    return np.concatenate(parts)
+
+
+def rank_slice(step: int, batch: int, rank: int, world: int) -> slice:
+    """The part of an epoch's order that one rank takes at one step of global batch size `batch`."""
+    own = batch // world
+    return slice(step * batch + rank * own, step * batch + (rank + 1) * own)
+
+
+def steps_per_epoch(count: int, batch: int) -> int:
+    """Whole batches in an epoch; the rest of the order is left for other epochs.
+
+    Raises:
+        InputError: fewer images than one batch.
+    """
+    if count < batch:
+        raise InputError(f"global_batch_size {batch} is larger than the {count} training images; make it smaller")
+    return count // batch
+
+
+class ImageSource:
+    """Pixels by image number: all decoded, all encoded, or (streaming) the encoded shards of one window.
+
+    Args:
+        catalog: of `scan`.
+        image_size: side of every image, pixels.
+        memory_bytes: what the images may take.
+        window: shards that an epoch's order mixes at a time; None: all.
+        threads: for decoding.
+    """
+
+    def __init__(
+        self, catalog: Catalog, image_size: int, memory_bytes: float, window: int | None = None, threads: int = 2
+    ):
+        self._catalog, self._size = catalog, image_size
+        self._starts = np.array([s.start for s in catalog.shards])
+        self._pool = ThreadPoolExecutor(threads)
+        self._threads = threads
+        self._decoded: np.ndarray | None = None
+        self._files: dict[int, list[bytes]] = {}
+        # two windows: a batch may end one and begin the next
+        self._keep = len(catalog.shards) if window is None else min(2 * window + 1, len(catalog.shards))
+        decoded_bytes = len(catalog) * image_size * image_size * 3
+        if decoded_bytes <= memory_bytes:
+            self._decoded = np.empty((len(catalog), image_size, image_size, 3), np.uint8)
+            for shard in catalog.shards:
+                files = encoded(read_shard(shard))
+                self._decode(files, shard.where, self._decoded[shard.start : shard.start + shard.rows])
+        elif window is None and catalog.encoded_bytes > memory_bytes:
+            raise InputError(
+                f"{len(catalog)} images take {catalog.encoded_bytes / GIB:.1f} GiB encoded, how.memory_gb allows "
+                f"{memory_bytes / GIB:.1f} per worker; raise it, or set shuffle_shards (e.g. 8) to stream"
+            )
+
+    @property
+    def streams(self) -> bool:
+        """Whether batches are decoded as they are asked for."""
+        return self._decoded is None
+
+    def take(self, index_n: np.ndarray) -> np.ndarray:
+        """Images uint8 [n, s, s, 3]."""
+        if self._decoded is not None:
+            return self._decoded[index_n]
+        shard_n = np.searchsorted(self._starts, index_n, side="right") - 1
+        out = np.empty((len(index_n), self._size, self._size, 3), np.uint8)
+        for number in np.unique(shard_n):
+            self._load(int(number))
+        files = [self._files[int(s)][int(i - self._starts[s])] for s, i in zip(shard_n, index_n, strict=True)]
+        self._decode(files, "training image", out)
+        return out
+
+    def _load(self, number: int) -> None:
+        if number in self._files:
+            self._files[number] = self._files.pop(number)  # most recently used last
+            return
+        while len(self._files) >= self._keep:
+            self._files.pop(next(iter(self._files)))
+        self._files[number] = encoded(read_shard(self._catalog.shards[number]))
+
+    def _decode(self, files: Sequence[bytes], where: str, out: np.ndarray) -> None:
+        def part(rows: range) -> None:
+            for row in rows:
+                pixels = images.decode(files[row] or b"", f"{where} (row {row})")
+                check_size(pixels, self._size, f"{where} (row {row})")
+                out[row] = pixels
+
+        step = -(-len(files) // self._threads) or 1
+        list(self._pool.map(part, [range(a, min(a + step, len(files))) for a in range(0, len(files), step)]))
+
+    def close(self) -> None:
+        """End the decoding threads."""
+        self._pool.shutdown(cancel_futures=True)
+
+
+def prefetched(make: Iterator, depth: int) -> Iterator:
+    """The items of `make`, up to `depth` of them made ahead on one other thread; 0: none."""
+    if depth == 0:
+        yield from make
+        return
+    end = object()
+    with ThreadPoolExecutor(1) as pool:
+        ahead = [pool.submit(next, make, end) for _ in range(depth)]
+        for turn in itertools.count():
+            item = ahead[turn % depth].result()
+            if item is end:
+                break
+            ahead[turn % depth] = pool.submit(next, make, end)
+            yield item
