@@ -6,7 +6,7 @@ is read as plain data (`inert_pickle`): nothing in the file is ever run.
 
 import io
 import pickle
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -80,29 +80,40 @@ def check_pairs(same_n: np.ndarray, where: str) -> None:
         raise InputError(f"{where}: all {len(same_n)} pairs are {kind}; verification needs both classes")
 
 
-def decode_pack(pack: VerificationPack, size: int, batch: int = 512) -> Iterator[np.ndarray]:
-    """The images in order as uint8 RGB [<= batch, size, size, 3].
+def decode_images(encoded: Sequence[bytes], size: int, side: int, where: str, first: int = 0) -> np.ndarray:
+    """Encoded images as uint8 RGB [n, size, size, 3].
 
-    Images of another size than `size` are resized (antialiased bilinear); within a pack all must be square
-    and of one size, because a resized crop among others is a mistake of whoever built the pack.
+    All must be square and `side` pixels wide: a resized crop among others is a mistake of whoever built the
+    set. Where `side` is not `size` all are resized alike (antialiased bilinear).
+
+    Args:
+        encoded: image files.
+        size: side of the result.
+        side: side that every image must have.
+        where: names the set in errors.
+        first: number of the first image, for errors.
 
     Raises:
-        InputError: an image that cannot be decoded, is not square, or has another size than the first.
+        InputError: an image that cannot be decoded, or has another size.
     """
-    side: int | None = None
-    for start in range(0, len(pack.encoded), batch):
-        rows = []
-        for index, data in enumerate(pack.encoded[start : start + batch], start):
-            where = f"{pack.where}: image {index} (pair {index // 2})"
-            image = decode_image(data, where)
-            if image.width != image.height or (side is not None and image.width != side):
-                expected = f"{side}x{side} like the first" if side is not None else "a square crop"
-                raise InputError(f"{where}: is {image.width}x{image.height}, expected {expected}")
-            side = image.width
-            if side != size:
-                image = image.resize((size, size), Image.Resampling.BILINEAR)
-            rows.append(np.asarray(image))
-        yield np.stack(rows)
+    out = np.empty((len(encoded), size, size, 3), np.uint8)
+    for row, data in enumerate(encoded):
+        place = f"{where}: image {first + row} (pair {(first + row) // 2})"
+        image = decode_image(data, place)
+        if image.size != (side, side):
+            raise InputError(f"{place}: is {image.width}x{image.height}, expected {side}x{side} like the others")
+        out[row] = np.asarray(image if side == size else image.resize((size, size), Image.Resampling.BILINEAR))
+    return out
+
+
+def decode_pack(pack: VerificationPack, size: int) -> np.ndarray:
+    """All images of a pack in order, uint8 RGB [2 pairs, size, size, 3].
+
+    Raises:
+        InputError: an image that cannot be decoded, or is not a square of the first one's size.
+    """
+    side = decode_image(pack.encoded[0], f"{pack.where}: image 0 (pair 0)").width
+    return decode_images(pack.encoded, size, side, pack.where)
 
 
 def decode_image(data: bytes, where: str) -> Image.Image:

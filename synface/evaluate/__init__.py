@@ -1,0 +1,1 @@
+"""Verification of recognizers on rendered and given benchmarks; audit of datasets."""

@@ -1,0 +1,220 @@
+"""``synface evaluate``: embed the benchmarks' pictures, score their pairs, write the numbers."""
+
+import json
+import time
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from synface.core.errors import InputError
+from synface.evaluate import catalog, distributed, rendered, sources
+from synface.evaluate import heads_benchmark as hb
+from synface.evaluate.config import EvaluateConfig
+from synface.evaluate.verification import Measured, Protocol, average, corners, measure
+from synface.models import weights
+from synface.ops.cluster import versions
+from synface.ops.progress import say
+from synface.store import artifact, tables
+from synface.store.formats.verification_bin import read_pack
+
+KIND = "evaluation"
+RESULTS_FILE = "results.json"
+SCORES_FILE = "data/scores.parquet"
+ROC_FILE = "data/roc.parquet"
+
+Results = dict[str, dict[str, dict[str, Any]]]
+
+
+def plan(config: EvaluateConfig) -> dict[str, Any]:
+    """What would be embedded and rendered; inputs are read and checked."""
+    recognizer = weights.read_config(config.weights)
+    size = recognizer.input_size
+    rows = {}
+    for spec in catalog.parse_all(config.benchmarks):
+        if spec.uri is not None:
+            pack = read_pack(spec.uri)
+            rows[spec.name] = {"images": len(pack.encoded), "pairs": pack.pairs, "uri": spec.uri}
+            continue
+        stresses = sources.needed_stresses(spec.protocols)
+        cold = [s for s in stresses if not rendered.is_cached(_cache(config), spec.name, s, size)]
+        per_stress = hb.IDENTITIES * hb.PICTURES
+        rows[spec.name] = {
+            "images": per_stress * len(stresses),
+            "pairs": 6000 * len(spec.protocols),
+            "images_to_render": per_stress * len(cold),
+            "sha256": hb.pinned(spec.name)["sha256"],
+        }
+    return {
+        "weights_sha256": recognizer.sha256,
+        "image_size": size,
+        "benchmarks": rows,
+        "forward_passes": 2 * sum(row["images"] for row in rows.values()),
+    }
+
+
+def run(config: EvaluateConfig) -> dict[str, Any]:
+    """Evaluate, or answer from the finished output.
+
+    Raises:
+        InputError: weights or benchmarks that cannot be read or used; see `plan`.
+    """
+    started = time.monotonic()
+    recognizer = weights.read_config(config.weights)
+    specs = catalog.parse_all(config.benchmarks)
+    packs = {spec.name: read_pack(spec.uri) for spec in specs if spec.uri is not None}
+    hashed = config.model_copy(update={"benchmarks": tuple(_content_name(spec) for spec in specs)})
+    opened = artifact.open_output(hashed, {"weights": recognizer.sha256})
+    if opened.finished is not None:
+        return _result(config, opened.finished.numbers, True, started)
+    results: Results = {}
+    provenance: dict[str, Any] = {}
+    measured: list[tuple[str, Protocol, Measured]] = []
+    for spec in specs:
+        if spec.name in packs:
+            benchmark = sources.from_pack(spec, packs[spec.name])
+            provenance[spec.name] = {"sha256": artifact.content_digest(str(spec.uri))}
+        else:
+            benchmark = _rendered(config, spec, recognizer.input_size)
+            provenance[spec.name] = {"sha256": hb.pinned(spec.name)["sha256"]}
+        provenance[spec.name] |= {"image_size": benchmark.side, "images": len(benchmark.encoded)}
+        for protocol, outcome in _evaluate(config, benchmark):
+            measured.append((spec.name, protocol, outcome))
+            results.setdefault(spec.name, {})[protocol.name] = outcome.numbers
+    content = {
+        "results": results,
+        "average": average(results),
+        "benchmarks": provenance,
+        "recognizer": {
+            "sha256": recognizer.sha256,
+            "architecture": recognizer.architecture,
+            "embedding_dim": recognizer.embedding_dim,
+            "input_size": recognizer.input_size,
+            "licence": recognizer.licence,
+            "training_data": recognizer.training_data,
+        },
+        "far_rule": config.far_rule,
+        "protocol": "flip-sum embeddings, squared L2, 10 consecutive folds, threshold from the other nine",
+    }
+    text = json.dumps(content, sort_keys=True, indent=1, allow_nan=False)
+    files = [
+        artifact.write_file(config.output, RESULTS_FILE, (text + "\n").encode()),
+        _write_table(config, SCORES_FILE, _scores_table(measured)),
+        _write_table(config, ROC_FILE, _roc_table(measured)),
+    ]
+    numbers = _numbers(results, content["average"])
+    artifact.commit(hashed, opened, KIND, files, numbers, versions())
+    return _result(config, numbers, False, started)
+
+
+def _content_name(spec: catalog.Spec) -> str:
+    """A benchmark by what it holds, not where it stands: equal content gives an equal configuration hash."""
+    content = hb.pinned(spec.name)["sha256"] if spec.is_heads else artifact.content_digest(str(spec.uri))
+    protocols = "" if not spec.is_heads or spec.protocols == catalog.PROTOCOLS else "/" + "+".join(spec.protocols)
+    return f"{spec.name}{protocols}@{content}"
+
+
+def _cache(config: EvaluateConfig) -> str:
+    return config.how.cache or catalog.cache_folder()
+
+
+def _rendered(config: EvaluateConfig, spec: catalog.Spec, size: int) -> sources.Benchmark:
+    cache = _cache(config)
+    encoded = {s: rendered.load(cache, spec.name, s, size) for s in sources.needed_stresses(spec.protocols)}
+    return sources.from_renders(spec, encoded, size, spec.name)
+
+
+def _evaluate(config: EvaluateConfig, benchmark: sources.Benchmark) -> list[tuple[Protocol, Measured]]:
+    embedding = distributed.embed_all(
+        benchmark.encoded,
+        benchmark.side,
+        benchmark.where,
+        weights.locate(config.weights),
+        config.numerics.model_dump(),
+        config.how.actors,
+        f"embed {benchmark.name}",
+    )
+    check_embeddings(embedding, config.weights, benchmark.where)
+    found = []
+    for protocol in benchmark.protocols:
+        outcome = measure(embedding, protocol, config.far, config.far_rule)
+        found.append((protocol, outcome))
+        say(f"evaluate: {benchmark.name}/{protocol.name} {summary(outcome.numbers)}")
+    return found
+
+
+def check_embeddings(embedding_nd: np.ndarray, where: str, images: str) -> None:
+    """Refuse embeddings that are NaN, infinite or zero.
+
+    Raises:
+        InputError: names the weights, the first image and how many.
+    """
+    norm = np.linalg.norm(embedding_nd, axis=1)
+    bad = np.flatnonzero(~(np.isfinite(norm) & (norm > 0)))
+    if len(bad):
+        raise InputError(
+            f"weights {where}: {len(bad)} of {len(norm)} embeddings of {images} are NaN, infinite or zero (the first: "
+            f"image {int(bad[0])}); these weights did not train, or are damaged"
+        )
+
+
+def summary(numbers: dict[str, Any]) -> str:
+    """One protocol's main numbers in a line."""
+    tar = ", ".join(f"TAR@FAR={far} {100 * p['tar']:.2f}" for far, p in numbers["tar_at_far"].items())
+    accuracy = f"accuracy {100 * numbers['accuracy']:.2f} +- {100 * numbers['accuracy_std']:.2f}"
+    return f"{accuracy}, AUC {numbers['auc']:.4f}, EER {100 * numbers['eer']:.2f}, {tar}"
+
+
+def _numbers(results: Results, mean: dict[str, Any]) -> dict[str, Any]:
+    accuracy = {f"{b}/{p}": row["accuracy"] for b, protocols in results.items() for p, row in protocols.items()}
+    return {"accuracy": accuracy, "average": {name: row["accuracy"] for name, row in mean.items()}}
+
+
+def _result(config: EvaluateConfig, numbers: dict[str, Any], cached: bool, started: float) -> dict[str, Any]:
+    return {"uri": config.output, **numbers, "cached": cached, "seconds": round(time.monotonic() - started, 3)}
+
+
+def _write_table(config: EvaluateConfig, path: str, table: pa.Table) -> artifact.FileEntry:
+    return artifact.write_file(config.output, path, tables.parquet_bytes(table), table.num_rows)
+
+
+def _scores_table(measured: list[tuple[str, Protocol, Measured]]) -> pa.Table:
+    """One row per pair: benchmark, protocol, pair, rows of its images, same, cosine, judged right."""
+    parts = []
+    for name, protocol, outcome in measured:
+        n = len(protocol.same_n)
+        parts.append(
+            pa.table(
+                {
+                    "benchmark": pa.array([name] * n),
+                    "protocol": pa.array([protocol.name] * n),
+                    "pair": np.arange(n, dtype=np.int32),
+                    "left": protocol.left_n.astype(np.int32),
+                    "right": protocol.right_n.astype(np.int32),
+                    "same": protocol.same_n,
+                    "cosine": outcome.score_n,
+                    "correct": outcome.correct_n,
+                }
+            )
+        )
+    return pa.concat_tables(parts).combine_chunks()
+
+
+def _roc_table(measured: list[tuple[str, Protocol, Measured]]) -> pa.Table:
+    """The corners of every ROC: benchmark, protocol, far, tar, threshold (cosine; null: accept nothing)."""
+    parts = []
+    for name, protocol, outcome in measured:
+        keep = corners(outcome.curve)
+        threshold = outcome.curve.threshold_k[keep]
+        parts.append(
+            pa.table(
+                {
+                    "benchmark": pa.array([name] * len(keep)),
+                    "protocol": pa.array([protocol.name] * len(keep)),
+                    "far": outcome.curve.far_k[keep],
+                    "tar": outcome.curve.tar_k[keep],
+                    "threshold": pa.array(threshold, mask=~np.isfinite(threshold)),
+                }
+            )
+        )
+    return pa.concat_tables(parts).combine_chunks()
