@@ -110,8 +110,13 @@ class Opened:
     finished: Manifest | None
 
 
-def open_output(config: StageConfig, digests: dict[str, str] | None = None) -> Opened:
+def open_output(
+    config: StageConfig, digests: dict[str, str] | None = None, components: dict[str, str] | None = None
+) -> Opened:
     """Claim `config.output` for this configuration, before any work.
+
+    `digests` are those of the inputs where they are known already; `components` are versions and weight
+    digests of what the configuration names (a renderer, a network): they are hashed with it.
 
     Writes the plan where none stands; continues where the same was asked; returns the manifest where it
     is finished and its files are all there (sizes checked; `synface verify` checks digests).
@@ -121,7 +126,7 @@ def open_output(config: StageConfig, digests: dict[str, str] | None = None) -> O
             missing, or the output cannot be written.
     """
     inputs = input_digests(config) if digests is None else digests
-    fields = hashed_fields(config, inputs)
+    fields = hashed_fields(config, inputs) | ({"components": components} if components else {})
     name = config_hash(fields)
     place = uris.join(config.output, PLAN)
     if uris.exists(place):
@@ -149,7 +154,7 @@ def _finished(output: str, name: str) -> Manifest | None:
     return manifest if all(sizes.get(f.path) == f.bytes for f in manifest.files) else None
 
 
-def commit(
+def build_manifest(
     config: StageConfig,
     opened: Opened,
     kind: str,
@@ -157,8 +162,8 @@ def commit(
     numbers: dict[str, Any],
     versions: dict[str, str] | None = None,
 ) -> Manifest:
-    """Write the manifest: from here on the artifact exists. `numbers` must hold no times."""
-    manifest = Manifest(
+    """The manifest of a verb's finished work, not yet written. `numbers` must hold no times."""
+    return Manifest(
         verb=config.verb,
         kind=kind,
         config_hash=opened.config_hash,
@@ -168,8 +173,25 @@ def commit(
         numbers=numbers,
         versions=versions or {},
     )
+
+
+def write_manifest(output: str, manifest: Manifest) -> None:
+    """Write the manifest: from here on the artifact exists."""
     text = json.dumps(asdict(manifest), sort_keys=True, indent=1, allow_nan=False)
-    uris.write_bytes(uris.join(config.output, MANIFEST), (text + "\n").encode())
+    uris.write_bytes(uris.join(output, MANIFEST), (text + "\n").encode())
+
+
+def commit(
+    config: StageConfig,
+    opened: Opened,
+    kind: str,
+    files: list[FileEntry],
+    numbers: dict[str, Any],
+    versions: dict[str, str] | None = None,
+) -> Manifest:
+    """Build and write the manifest: from here on the artifact exists. `numbers` must hold no times."""
+    manifest = build_manifest(config, opened, kind, files, numbers, versions)
+    write_manifest(config.output, manifest)
     return manifest
 
 

@@ -16,6 +16,8 @@ from synface.store import uri as uris
 
 LEDGER = "_synface/ledger"
 DATA = "data"
+#: how many shards the run makes, for `synface status`
+WORK = "_synface/work.json"
 LEDGER_VERSION = 1
 #: small objects are latency-bound: this many are read at once
 PARALLEL_READS = 16
@@ -49,6 +51,12 @@ def shard_path(shard: int, sha256: str) -> str:
 def entry_path(shard: int) -> str:
     """``_synface/ledger/00042.json``."""
     return f"{LEDGER}/{shard:05d}.json"
+
+
+def write_work(output: str, shards: int, images: int) -> None:
+    """Note the size of the work; informative only, nothing depends on it."""
+    text = json.dumps({"shards": shards, "images": images}, sort_keys=True)
+    uris.write_bytes(uris.join(output, WORK), (text + "\n").encode())
 
 
 def write_shard(

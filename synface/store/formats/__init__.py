@@ -1,1 +1,1 @@
-"""Dataset and benchmark file formats of other tools."""
+"""Formats that an images table is exported to (and imported from)."""

@@ -1,0 +1,101 @@
+"""Configuration of the verb ``generate``."""
+
+from typing import Any, ClassVar, Literal
+
+from pydantic import Field, model_validator
+
+from synface.settings import How, InputUri, Numerics, Settings, StageConfig
+
+
+class HeadsOptions(Settings):
+    """Options of the generator ``heads``."""
+
+    split: Literal["train", "val", "test"] = Field(
+        default="train", description="seed range of the first-N identities; a table's own seeds stand as they are"
+    )
+    stress: Literal["any", "frontal", "pose", "age", "quality"] = Field(
+        default="any", description="what the variation stresses"
+    )
+    supersampling: int = Field(
+        default=2, ge=1, le=4, description="rendered at this many times the size, then averaged"
+    )
+    shadows: bool = True
+
+
+class GenerateNumerics(Numerics):
+    """What decides the last bits of generated images."""
+
+    micro_batch: int = Field(
+        default=16, ge=1, le=4096, description="images per forward pass; the last one is padded to it"
+    )
+    threads_per_actor: int = Field(default=1, ge=1, le=256)
+    device: Literal["cpu", "cuda"] = "cpu"
+
+
+class GenerateHow(How):
+    """What decides only the speed of generation."""
+
+    min_actors: int = Field(default=1, ge=1, description="the actor pool shrinks to this")
+    max_actors: int | None = Field(default=None, ge=1, description="and grows to this; default: all CPUs or GPUs")
+    cpus_per_actor: float | None = Field(
+        default=None, gt=0, description="default: 0.9 per thread, so that writers always find room"
+    )
+    gpus_per_actor: float = Field(default=0.0, ge=0, description="may be a fraction; actors then share a GPU")
+    cpus_per_writer: float = Field(default=0.1, gt=0)
+    restarts: int = Field(
+        default=8, ge=-1, description="times that a dead actor is started again, and its shard with it; -1: always"
+    )
+    rounds: int = Field(default=2, ge=1, le=10, description="passes over shards whose work was lost")
+    progress_seconds: float = Field(default=5.0, gt=0)
+    max_hours: float | None = Field(
+        default=None, gt=0, description="stop cleanly after this; the same command continues"
+    )
+
+    @model_validator(mode="after")
+    def _pool(self) -> "GenerateHow":
+        if self.max_actors is not None and self.max_actors < self.min_actors:
+            raise ValueError(f"max_actors {self.max_actors} is below min_actors {self.min_actors}")
+        return self
+
+
+class GenerateConfig(StageConfig):
+    """Identities -> images table, streamed through generator actors to any URI.
+
+    Who: `identities`, the URI of an identities table; or `num_identities` (with `first_seed` and `domain`),
+    the first ones of a parametric generator's own space, which is how a pool of candidates is made.
+    """
+
+    verb: ClassVar[str] = "generate"
+
+    generator: str = Field(default="heads", description="a known name, or package.module:attribute of your own")
+    identities: InputUri | None = None
+    num_identities: int | None = Field(default=None, ge=1, le=10**9)
+    first_seed: int = Field(default=0, ge=0, lt=10**9)
+    domain: str | None = Field(default=None, description="default: the identities' own source")
+    images_per_identity: int = Field(default=16, ge=1, le=100_000)
+    image_size: int = Field(default=112, ge=16, le=1024, description="pixels; ArcFace crop of this size")
+    seed: int = Field(default=0, ge=0, lt=2**63)
+    format: Literal["jpeg", "png", "webp"] = "jpeg"
+    quality: int = Field(default=95, ge=1, le=100, description="of jpeg and webp")
+    images_per_shard: int | None = Field(
+        default=None, ge=1, le=1_000_000, description="rounded to whole identities; default: a minute's work or less"
+    )
+    heads: HeadsOptions = HeadsOptions()
+    options: dict[str, Any] = Field(default={}, description="options of a generator of your own")
+    numerics: GenerateNumerics = GenerateNumerics()
+    how: GenerateHow = GenerateHow()
+
+    @model_validator(mode="after")
+    def _source(self) -> "GenerateConfig":
+        if (self.identities is None) == (self.num_identities is None):
+            raise ValueError(
+                "give either identities (URI of an identities table) or num_identities (the first ones of a "
+                "parametric generator's own space)"
+            )
+        if self.identities is not None and self.first_seed:
+            raise ValueError("first_seed belongs to num_identities; an identities table has its own seeds")
+        if self.options and ":" not in self.generator:
+            raise ValueError(
+                f"options are for package.module:attribute generators; use the section {self.generator!r}"
+            )
+        return self

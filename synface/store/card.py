@@ -1,0 +1,113 @@
+"""The dataset card: README.md with the header that Hugging Face's Hub and ``datasets`` read.
+
+Made from the manifest alone, so that it says what is there: `data_files` lists exactly the manifest's files.
+"""
+
+from typing import Any
+
+import yaml
+
+from synface.core.errors import InputError
+from synface.store import artifact
+from synface.store import uri as uris
+from synface.store.provenance import DIGITAL_SOURCE_TYPES
+
+CARD = "README.md"
+#: upper limits of the Hub's `size_categories`
+SIZES = ((10**3, "n<1K"), (10**4, "1K<n<10K"), (10**5, "10K<n<100K"), (10**6, "100K<n<1M"), (10**7, "1M<n<10M"))
+
+BODY = """
+# Synthetic face-recognition data
+
+{images} images of {identities} synthetic identities, {size}x{size} pixels (ArcFace five-point crop, RGB), made by
+synface with the generator `{generator}`. No image shows a real person's photograph; every image carries the
+IPTC mark `{source_type}` ({source_text}) in its XMP metadata.
+
+| | |
+|---|---|
+| generator | `{generator}` |
+| weights sha256 | `{weights}` |
+| configuration hash | `{config_hash}` |
+| content digest | `{digest}` |
+| images that could not be made | {failed} |
+| leakage against real galleries | {leakage} |
+
+## Licences
+
+{licences}
+
+## Columns
+
+`image`, `label` (row of the identity), `identity_id`, `sample`, `m` (similarity factor asked of the network),
+`similarity_target`, `similarity_inquiry` (measured; null before scoring), `attributes` (what the generator
+knows), `seed`, `generator`, `weights_sha256`, `config_hash`.
+
+## Reading
+
+```python
+import datasets
+images = datasets.load_dataset("path/to/this/folder", split="train")
+```
+
+## Configuration
+
+```yaml
+{config}```
+"""
+
+
+def card(uri: str) -> dict[str, Any]:
+    """Write the card of a finished images table again; the verb ``synface card``."""
+    manifest = artifact.require(uri, "images")
+    write_card(uri, manifest)
+    return {"uri": uris.join(uri, CARD), "images": manifest.numbers.get("images")}
+
+
+def write_card(output: str, manifest: artifact.Manifest) -> None:
+    """Write README.md beside the data. It is not listed in the manifest: its text names no result."""
+    uris.write_bytes(uris.join(output, CARD), card_text(manifest).encode())
+
+
+def card_text(manifest: artifact.Manifest) -> str:
+    """The card of an images table.
+
+    Raises:
+        InputError: the manifest names no licence of the generator or of one of its sources.
+    """
+    numbers = manifest.numbers
+    licence, sources = numbers.get("licence"), numbers.get("sources", {})
+    if not licence or not all(sources.values()):
+        unknown = "the generator" if not licence else next(k for k, v in sources.items() if not v)
+        raise InputError(
+            f"no card without licences: none is known for {unknown}; name it in the generator's description"
+        )
+    header = yaml.safe_dump(_header(manifest, licence), sort_keys=False, width=1000)
+    body = BODY.format(
+        images=numbers["images"],
+        identities=numbers["identities"],
+        size=numbers["image_size"],
+        generator=numbers["generator"],
+        weights=numbers["weights_sha256"],
+        source_type=numbers["source_type"],
+        source_text=DIGITAL_SOURCE_TYPES[numbers["source_type"]],
+        config_hash=manifest.config_hash,
+        digest=manifest.content_digest,
+        failed=numbers["failed"],
+        leakage=numbers.get("leakage", "not measured yet (`synface audit`)"),
+        licences="\n".join(f"* {name}: {text}" for name, text in {"the images": licence, **sources}.items()),
+        config=yaml.safe_dump(manifest.config, sort_keys=True),
+    )
+    return f"---\n{header}---\n{body}"
+
+
+def _header(manifest: artifact.Manifest, licence: str) -> dict[str, Any]:
+    images = int(manifest.numbers["images"])
+    paths = [f.path for f in manifest.files if f.path.endswith(".parquet")]
+    return {
+        "license": licence.lower(),
+        "pretty_name": f"synface {manifest.numbers['generator']} {manifest.config_hash[:12]}",
+        "task_categories": ["image-classification"],
+        "tags": ["face-recognition", "synthetic", "synface"],
+        "size_categories": [next((name for limit, name in SIZES if images < limit), "n>10M")],
+        "configs": [{"config_name": "default", "data_files": [{"split": "train", "path": paths}]}],
+    }

@@ -1,0 +1,58 @@
+"""``synface export``: an images table in the formats of other tools. Streams one shard at a time."""
+
+import json
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pyarrow as pa
+
+from synface.core.errors import InputError, unknown_name
+from synface.store import artifact, tables
+from synface.store import uri as uris
+from synface.store.formats import folder, webdataset
+
+#: format -> writer of an iterator of image tables below an output URI
+FORMATS: dict[str, Callable[[Iterator[pa.Table], str], dict[str, Any]]] = {
+    "folder": folder.write,
+    "webdataset": webdataset.write,
+}
+#: stands beside the exported files; says of what they are made, and whether all are there
+NOTE = "synface-export.json"
+
+
+def export(uri: str, format: str, output: str) -> dict[str, Any]:
+    """Write the images table at `uri` below `output`; a finished export answers at once.
+
+    Raises:
+        InputError: unknown format, no finished images table, or a destination with other things in it.
+    """
+    if format not in FORMATS:
+        raise unknown_name("export format", format, FORMATS)
+    manifest = artifact.require(uri, "images")
+    note: dict[str, Any] = {"source": manifest.content_digest, "format": format, "finished": False}
+    old = _note(output)
+    if old is None and uris.list_files(output):
+        raise InputError(f"{output}: not empty; export into a new folder")
+    if old is not None and {**old, "finished": False} != note:
+        raise InputError(f"{output}: holds an export of other data or in another format; export into a new folder")
+    cached = bool(old and old.get("finished"))
+    if not cached:
+        _write_note(output, note)
+        FORMATS[format](tables.iter_images(uri), output)
+        _write_note(output, note | {"finished": True})
+    images = sum(f.rows or 0 for f in manifest.files)
+    return {"uri": output, "format": format, "images": images, "cached": cached}
+
+
+def _note(output: str) -> dict[str, Any] | None:
+    place = uris.join(output, NOTE)
+    if not uris.exists(place):
+        return None
+    try:
+        return dict(json.loads(uris.read_bytes(place)))
+    except (ValueError, TypeError) as error:
+        raise InputError(f"{place}: damaged ({error}); export into a new folder") from error
+
+
+def _write_note(output: str, note: dict[str, Any]) -> None:
+    uris.write_bytes(uris.join(output, NOTE), (json.dumps(note, sort_keys=True) + "\n").encode())
