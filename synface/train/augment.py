@@ -94,7 +94,7 @@ def uniforms(seed: int, epoch: int, index_n: np.ndarray, count: int) -> np.ndarr
 
 def draw(settings: AugmentationSettings, seed: int, epoch: int, index_n: np.ndarray, size: int) -> Draws:
     """The augmentations of the images `index_n` (their numbers in the data set) in one epoch."""
-    u = dict(zip(DRAWS, uniforms(seed, epoch, index_n, len(DRAWS)).T, strict=True))
+    u: dict[str, np.ndarray] = dict(zip(DRAWS, uniforms(seed, epoch, index_n, len(DRAWS)).T, strict=True))
     box = erasing_boxes(settings, u, size)
     lost = u["low_resolution"] < settings.low_resolution
     share = between(u["resolution"], settings.resolution)
@@ -120,10 +120,8 @@ def affine(settings: AugmentationSettings, u: dict[str, np.ndarray], size: int) 
     sign = np.where(u["flip"] < settings.flip, -1.0, 1.0)
     free = (1 - zoom) / 2 * size + settings.shift * size  # how far the crop's centre may move
     centre = (size - 1) / 2
-    linear = np.stack(
-        [zoom * np.cos(angle) * sign, -zoom * np.sin(angle), zoom * np.sin(angle) * sign, zoom * np.cos(angle)], 1
-    )
-    linear = linear.reshape(-1, 2, 2)
+    cos, sin = zoom * np.cos(angle), zoom * np.sin(angle)
+    linear = np.stack([cos * sign, -sin, sin * sign, cos], 1).reshape(-1, 2, 2)
     moved = np.stack([(2 * u["shift_x"] - 1) * free, (2 * u["shift_y"] - 1) * free], 1) + centre
     return np.concatenate([linear, (moved - linear.sum(2) * centre)[:, :, None]], 2)
 

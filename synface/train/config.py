@@ -13,31 +13,35 @@ class Margin(Settings):
     """The loss: which margin on the target's angle, and how large (``train.margins``)."""
 
     name: Literal["softmax", "cosface", "arcface", "combined", "adaface"] = "cosface"
-    s: float = Field(64.0, gt=0, le=1000, description="scale of the logits")
-    m: float = Field(0.35, ge=0, le=1.5, description="margin of cosface, arcface and adaface")
-    m1: float = Field(1.0, gt=0, le=4, description="combined: cos(m1 t + m2) - m3")
-    m2: float = Field(0.3, ge=0, le=1.5)
-    m3: float = Field(0.2, ge=0, le=1.5)
-    h: float = Field(0.333, ge=0, le=10, description="adaface: how far the norm moves the margin")
-    t_alpha: float = Field(0.01, gt=0, le=1, description="adaface: weight of a batch in the norms' average")
-    straight_through: bool = Field(False, description="insightface's gradient instead of the formula's")
-    warmup_epochs: float = Field(0.0, ge=0, description="the margin rises linearly from 0 over these")
+    s: float = Field(default=64.0, gt=0, le=1000, description="scale of the logits")
+    m: float = Field(default=0.35, ge=0, le=1.5, description="margin of cosface, arcface and adaface")
+    m1: float = Field(default=1.0, gt=0, le=4, description="combined: cos(m1 t + m2) - m3")
+    m2: float = Field(default=0.3, ge=0, le=1.5)
+    m3: float = Field(default=0.2, ge=0, le=1.5)
+    h: float = Field(default=0.333, ge=0, le=10, description="adaface: how far the norm moves the margin")
+    t_alpha: float = Field(default=0.01, gt=0, le=1, description="adaface: weight of a batch in the norms' average")
+    straight_through: bool = Field(default=False, description="insightface's gradient instead of the formula's")
+    warmup_epochs: float = Field(default=0.0, ge=0, description="the margin rises linearly from 0 over these")
 
 
 class Optimizer(Settings):
     """Optimizer and learning-rate schedule (``train.schedules``)."""
 
     name: Literal["sgd", "adamw"] = "sgd"
-    lr: float = Field(0.1, gt=0, le=10)
-    momentum: float = Field(0.9, ge=0, lt=1, description="sgd")
-    weight_decay: float = Field(5e-4, ge=0, le=1)
-    head_weight_decay: float | None = Field(None, ge=0, le=1, description="of the class centres; default: the same")
-    clip_norm: float | None = Field(5.0, gt=0, description="largest norm of the whole gradient; none: unclipped")
+    lr: float = Field(default=0.1, gt=0, le=10)
+    momentum: float = Field(default=0.9, ge=0, lt=1, description="sgd")
+    weight_decay: float = Field(default=5e-4, ge=0, le=1)
+    head_weight_decay: float | None = Field(
+        default=None, ge=0, le=1, description="of the class centres; default: the same"
+    )
+    clip_norm: float | None = Field(
+        default=5.0, gt=0, description="largest norm of the whole gradient; none: unclipped"
+    )
     schedule: Literal["constant", "cosine", "polynomial", "step"] = "polynomial"
-    warmup_epochs: float = Field(1.0, ge=0)
-    power: float = Field(2.0, gt=0, le=10, description="polynomial")
-    milestones: list[float] = Field([], description="step: epochs at which lr is multiplied by gamma")
-    gamma: float = Field(0.1, gt=0, le=1, description="step")
+    warmup_epochs: float = Field(default=1.0, ge=0)
+    power: float = Field(default=2.0, gt=0, le=10, description="polynomial")
+    milestones: list[float] = Field(default=[], description="step: epochs at which lr is multiplied by gamma")
+    gamma: float = Field(default=0.1, gt=0, le=1, description="step")
 
     @model_validator(mode="after")
     def _milestones(self) -> "Optimizer":
@@ -51,20 +55,22 @@ class Optimizer(Settings):
 class Augmentation(Settings):
     """Random changes of each training image (``train.augment``); probabilities, ranges and largest shifts."""
 
-    flip: float = Field(0.5, ge=0, le=1, description="probability of the mirror image")
-    crop_scale: Range = Field((0.9, 1.0), description="area of the random crop that is resized to the full size")
-    shift: float = Field(0.0, ge=0, le=0.5, description="further shift, share of the side")
-    rotation: float = Field(0.0, ge=0, le=180, description="degrees to either side")
-    brightness: float = Field(0.1, ge=0, le=1)
-    contrast: float = Field(0.1, ge=0, le=1)
-    saturation: float = Field(0.1, ge=0, le=1)
-    hue: float = Field(0.1, ge=0, le=0.5, description="share of a full turn to either side")
-    grey: float = Field(0.0, ge=0, le=1, description="probability of no colour")
-    erasing: float = Field(0.5, ge=0, le=1, description="probability of an erased box")
+    flip: float = Field(default=0.5, ge=0, le=1, description="probability of the mirror image")
+    crop_scale: Range = Field(
+        default=(0.9, 1.0), description="area of the random crop that is resized to the full size"
+    )
+    shift: float = Field(default=0.0, ge=0, le=0.5, description="further shift, share of the side")
+    rotation: float = Field(default=0.0, ge=0, le=180, description="degrees to either side")
+    brightness: float = Field(default=0.1, ge=0, le=1)
+    contrast: float = Field(default=0.1, ge=0, le=1)
+    saturation: float = Field(default=0.1, ge=0, le=1)
+    hue: float = Field(default=0.1, ge=0, le=0.5, description="share of a full turn to either side")
+    grey: float = Field(default=0.0, ge=0, le=1, description="probability of no colour")
+    erasing: float = Field(default=0.5, ge=0, le=1, description="probability of an erased box")
     erasing_area: Range = (0.02, 0.1)
-    low_resolution: float = Field(0.0, ge=0, le=1, description="probability of a loss of resolution")
-    resolution: Range = Field((0.25, 0.9), description="share of the side that is left then")
-    noise: float = Field(0.0, ge=0, le=1, description="largest standard deviation, share of the grey range")
+    low_resolution: float = Field(default=0.0, ge=0, le=1, description="probability of a loss of resolution")
+    resolution: Range = Field(default=(0.25, 0.9), description="share of the side that is left then")
+    noise: float = Field(default=0.0, ge=0, le=1, description="largest standard deviation, share of the grey range")
 
     @model_validator(mode="after")
     def _ranges(self) -> "Augmentation":
@@ -80,28 +86,32 @@ class Augmentation(Settings):
 class TrainNumerics(Numerics):
     """What decides the last bits of a training: world size, threads, device, number format."""
 
-    num_workers: int = Field(1, ge=1, le=4096, description="data-parallel workers (the world size)")
-    threads_per_worker: int = Field(2, ge=1, le=256)
+    num_workers: int = Field(default=1, ge=1, le=4096, description="data-parallel workers (the world size)")
+    threads_per_worker: int = Field(default=2, ge=1, le=256)
     device: Literal["cpu", "cuda"] = "cpu"
-    dtype: Literal["float32", "bfloat16", "float16"] = Field("float32", description="of autocast")
+    dtype: Literal["float32", "bfloat16", "float16"] = Field(default="float32", description="of autocast")
     channels_last: bool = True
-    compile: bool = Field(False, description="torch.compile the backbone")
+    compile: bool = Field(default=False, description="torch.compile the backbone")
 
 
 class TrainHow(How):
     """What decides only the speed of a training, and what an interruption costs."""
 
-    checkpoint_every: int | None = Field(None, ge=1, description="steps; default: every epoch")
+    checkpoint_every: int | None = Field(default=None, ge=1, description="steps; default: every epoch")
     checkpoint_seconds: float = Field(
-        60.0, ge=0, description="an epoch's end writes a checkpoint only if the last one is this old"
+        default=60.0, ge=0, description="an epoch's end writes a checkpoint only if the last one is this old"
     )
-    max_failures: int = Field(3, ge=-1, description="lost worker groups that are started again; -1: always")
-    cpus_per_worker: float | None = Field(None, gt=0, description="default: threads per worker, as far as there are")
-    gpus_per_worker: float = Field(1.0, gt=0, description="with device cuda")
-    memory_gb: float = Field(4.0, gt=0, description="per worker, for images: decoded, else encoded, else refused")
-    decode_threads: int = Field(2, ge=1, le=64)
-    prefetch: int = Field(2, ge=0, le=64, description="batches made ahead of the training thread; 0: none")
-    log_every: int = Field(50, ge=1, description="steps between TensorBoard points")
+    max_failures: int = Field(default=3, ge=-1, description="lost worker groups that are started again; -1: always")
+    cpus_per_worker: float | None = Field(
+        default=None, gt=0, description="default: threads per worker, as far as there are"
+    )
+    gpus_per_worker: float = Field(default=1.0, gt=0, description="with device cuda")
+    memory_gb: float = Field(
+        default=4.0, gt=0, description="per worker, for images: decoded, else encoded, else refused"
+    )
+    decode_threads: int = Field(default=2, ge=1, le=64)
+    prefetch: int = Field(default=2, ge=0, le=64, description="batches made ahead of the training thread; 0: none")
+    log_every: int = Field(default=50, ge=1, description="steps between TensorBoard points")
 
 
 class TrainRecognizerConfig(StageConfig):
@@ -111,23 +121,26 @@ class TrainRecognizerConfig(StageConfig):
 
     images: list[InputUri] = Field(min_length=1, description="images tables; their identities are the classes")
     merge_identities: bool = Field(
-        False, description="equal identity_id in two tables is one class; otherwise each table has its own classes"
+        default=False,
+        description="equal identity_id in two tables is one class; otherwise each table has its own classes",
     )
-    backbone: str = Field("r18", description="r18 r34 r50 r100 mobilefacenet tiny")
-    image_size: int = Field(112, ge=32, le=1024, multiple_of=16, description="pixels; what the table holds")
-    embedding_dim: int | None = Field(None, ge=2, le=8192, description="default: 256 for tiny, else 512")
+    backbone: str = Field(default="r18", description="r18 r34 r50 r100 mobilefacenet tiny")
+    image_size: int = Field(default=112, ge=32, le=1024, multiple_of=16, description="pixels; what the table holds")
+    embedding_dim: int | None = Field(default=None, ge=2, le=8192, description="default: 256 for tiny, else 512")
     margin: Margin = Margin()
     optimizer: Optimizer = Optimizer()
-    epochs: int = Field(40, ge=1, le=100_000)
-    global_batch_size: int = Field(128, ge=2, le=1 << 20, description="over all workers")
+    epochs: int = Field(default=40, ge=1, le=100_000)
+    global_batch_size: int = Field(default=128, ge=2, le=1 << 20, description="over all workers")
     augmentation: Augmentation = Augmentation()
     shuffle_shards: int | None = Field(
-        None, ge=1, description="shuffle within windows of so many shards (streams); default: the whole data set"
+        default=None,
+        ge=1,
+        description="shuffle within windows of so many shards (streams); default: the whole data set",
     )
-    seed: int = Field(0, ge=0, lt=2**62)
-    store_dtype: Literal["float32", "float16"] = Field("float32", description="of the weights on disk")
-    licence: str = Field("unstated", description="of the weights; stands in their config.json")
-    training_data: str = Field("", description="one sentence for config.json; default: the tables' digests")
+    seed: int = Field(default=0, ge=0, lt=2**62)
+    store_dtype: Literal["float32", "float16"] = Field(default="float32", description="of the weights on disk")
+    licence: str = Field(default="unstated", description="of the weights; stands in their config.json")
+    training_data: str = Field(default="", description="one sentence for config.json; default: the tables' digests")
     numerics: TrainNumerics = TrainNumerics()
     how: TrainHow = TrainHow()
 

@@ -125,7 +125,7 @@ def epoch_order(shard_rows: Sequence[int], window: int | None, seed: int, epoch:
     total = int(sum(shard_rows))
     if window is None:
         return rng.permutation(total, seed, "epoch", epoch)
-    starts = np.concatenate([[0], np.cumsum(shard_rows)]).astype(np.int64)
+    starts = [0, *itertools.accumulate(shard_rows)]
     order = rng.permutation(len(shard_rows), seed, "shards", epoch)
     parts = []
     for number, begin in enumerate(range(0, len(order), window)):

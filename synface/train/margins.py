@@ -56,7 +56,7 @@ def arcface_target(cos_n: torch.Tensor, m: float) -> torch.Tensor:
 def adaface_quality(
     norm_n: torch.Tensor, mean: torch.Tensor | float, std: torch.Tensor | float, h: float
 ) -> torch.Tensor:
-    """z = clip((norm - mean) / (std + 1e-3) * h, -1, 1): a stand-in for image quality, without gradient."""
+    """The quality z = clip((norm - mean) / (std + 1e-3) * h, -1, 1), without gradient."""
     norm_n = norm_n.detach().clamp(NORM_MIN, NORM_MAX)
     return ((norm_n - mean) / (std + 1e-3) * h).clamp(-1, 1)
 

@@ -1,3 +1,4 @@
+import itertools
 import math
 
 import pytest
@@ -43,7 +44,7 @@ def test_factors_stay_in_the_unit_interval_and_decay_never_rises(name, total, pe
     assert all(0 <= v <= 1 for v in values)
     start = min(round(warmup * per_epoch), total)
     decay = values[start:]
-    assert all(a >= b for a, b in zip(decay, decay[1:], strict=False))
+    assert all(a >= b for a, b in itertools.pairwise(decay))
 
 
 def test_margin_ramp():
