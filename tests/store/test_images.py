@@ -1,0 +1,83 @@
+import io
+from xml.etree import ElementTree
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from synface.core.errors import InputError
+from synface.store import images, provenance
+
+RDF = "{http://www.w3.org/1999/02/22-rdf-syntax-ns#}"
+
+
+def picture(size=32, seed=0):
+    """Smooth colours, so that lossy formats come close."""
+    y, x = np.mgrid[0:size, 0:size] / size
+    shift = np.random.default_rng(seed).random(3)
+    return (255 * (0.5 + 0.4 * np.sin(3 * (x[..., None] + y[..., None] * shift)))).astype(np.uint8)
+
+
+@pytest.mark.parametrize("image_format", images.IMAGE_FORMATS)
+@pytest.mark.parametrize("term", provenance.DIGITAL_SOURCE_TYPES)
+def test_every_format_carries_the_mark_and_still_decodes(image_format, term):
+    pixels = picture()
+    data = images.encode(pixels, image_format, 95, term)
+    assert data == images.encode(pixels.copy(), image_format, 95, term)
+    assert provenance.read_mark(data) == term
+    # Pillow itself finds the packet where the XMP specification puts it
+    with Image.open(io.BytesIO(data)) as image:
+        packet = image.info.get("xmp") or image.info["XML:com.adobe.xmp"]
+    (found,) = next(ElementTree.fromstring(packet).iter(RDF + "Description")).attrib.values()
+    assert found == f"http://cv.iptc.org/newscodes/digitalsourcetype/{term}"
+    error = np.abs(images.decode(data).astype(int) - pixels).max()
+    assert error == 0 if image_format == "png" else error < 12
+
+
+@pytest.mark.parametrize("image_format", ["jpeg", "png"])
+def test_the_mark_changes_no_pixel_and_is_small(image_format):
+    pixels = picture(seed=3)
+    sink = io.BytesIO()
+    Image.fromarray(pixels).save(
+        sink, image_format.upper(), **({"quality": 95, "subsampling": 0} if image_format == "jpeg" else {})
+    )
+    marked = images.encode(pixels, image_format, 95, "algorithmicMedia")
+    assert (images.decode(marked) == images.decode(sink.getvalue())).all()
+    assert len(marked) - len(sink.getvalue()) < 450
+
+
+def test_an_image_without_a_mark_has_none():
+    sink = io.BytesIO()
+    Image.fromarray(picture()).save(sink, "JPEG")
+    assert provenance.read_mark(sink.getvalue()) is None
+
+
+@pytest.mark.parametrize("image_format", images.IMAGE_FORMATS)
+def test_damaged_images_are_refused(image_format):
+    data = images.encode(picture(64), image_format, 90, "algorithmicMedia")
+    for broken in (b"", data[:20], data[: len(data) // 2], b"GIF89a" + data, bytes(len(data))):
+        with pytest.raises(InputError, match="not a readable image"):
+            images.decode(broken)
+
+
+def test_random_damage_never_crashes():
+    rng = np.random.default_rng(0)
+    for image_format in images.IMAGE_FORMATS:
+        data = np.frombuffer(images.encode(picture(24), image_format, 90, "algorithmicMedia"), np.uint8)
+        for _ in range(60):
+            broken = data.copy()
+            broken[rng.integers(0, len(data), 4)] ^= rng.integers(1, 256, 4).astype(np.uint8)
+            try:
+                pixels = images.decode(broken.tobytes())
+            except InputError:
+                continue
+            assert pixels.dtype == np.uint8 and pixels.ndim == 3
+
+
+def test_wrong_pixels_and_unknown_formats():
+    with pytest.raises(ValueError, match="uint8"):
+        images.encode(np.zeros((8, 8, 3), np.float32), "png", 90, "algorithmicMedia")
+    with pytest.raises(InputError, match="known: jpeg, png, webp"):
+        images.encode(picture(), "gif", 90, "algorithmicMedia")
+    with pytest.raises(InputError, match="known: algorithmicMedia"):
+        images.encode(picture(), "png", 90, "photograph")
