@@ -1,0 +1,1 @@
+"""Embedding: images to an identities table."""

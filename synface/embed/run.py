@@ -1,0 +1,136 @@
+"""The verb ``embed``: plan, embed what is missing, write the identities table."""
+
+import io
+import time
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from synface.core.errors import InputError
+from synface.embed import distributed, means, sources
+from synface.embed.config import EmbedConfig
+from synface.embed.distributed import Embedded
+from synface.models import weights
+from synface.ops.cluster import versions
+from synface.ops.progress import Progress
+from synface.store import artifact, tables
+from synface.store import uri as uris
+from synface.store.schemas import identities_table
+
+PARTS = "_synface/parts"
+
+
+def plan(config: EmbedConfig) -> dict[str, Any]:
+    """How many images in how many parts would be embedded."""
+    recognizer = weights.read_config(config.weights)
+    source = sources.open_source(config.images)
+    return {
+        "images": source.images,
+        "parts": len(source.parts),
+        "image_size": recognizer.input_size,
+        "embedding_dim": recognizer.embedding_dim,
+        "weights_sha256": recognizer.sha256,
+    }
+
+
+def run(config: EmbedConfig) -> dict[str, Any]:
+    """Embed, or answer at once where this embedding is finished.
+
+    Each part's embeddings are kept until the end: a killed run continues with the parts that are missing.
+
+    Returns:
+        uri, identities, images, embedding_dim, seconds, cached.
+    """
+    started = time.monotonic()
+    recognizer = weights.read_config(config.weights)
+    source = sources.open_source(config.images)
+    opened = artifact.open_output(config, {"images": source.digest, "weights": recognizer.sha256})
+    if opened.finished is not None:
+        return _result(config, opened.finished.numbers, started, cached=True)
+    found = dict(enumerate(source.parts))
+    done = {i: kept for i, part in found.items() if (kept := load_part(config.output, i, part)) is not None}
+    progress = Progress("embed", source.images, "images", done=sum(len(e.sample) for e in done.values()))
+    folder = uris.absolute(weights.locate(config.weights))
+    missing = {i: part for i, part in found.items() if i not in done}
+    for number, result in distributed.embed_parts(config, folder, missing):
+        save_part(config.output, number, found[number], result)
+        done[number] = result
+        progress.advance(len(result.sample))
+    table, images = build_table(config, recognizer, [done[i] for i in sorted(done)])
+    entry = tables.write_identities(config.output, table)
+    numbers = {"identities": table.num_rows, "images": images, "embedding_dim": recognizer.embedding_dim}
+    artifact.commit(config, opened, "identities", [entry], numbers, versions())
+    remove_parts(config.output)
+    return _result(config, numbers, started, cached=False)
+
+
+def build_table(config: EmbedConfig, recognizer: weights.WeightsConfig, parts: list[Embedded]) -> tuple[pa.Table, int]:
+    """The identities table, sorted by identity_id, and the number of images that it stands on."""
+    identity = [name for part in parts for name in part.identity_id]
+    if not identity:
+        raise InputError(f"{config.images}: no images to embed")
+    sample = np.concatenate([part.sample for part in parts])
+    embedding = np.concatenate([part.embedding for part in parts])
+    source = [name for part in parts for name in part.source]
+    seed = np.concatenate([part.seed for part in parts])
+    rows = means.first_samples(identity, sample, config.images_per_identity)
+    first = [int(index[0]) for index in rows.values()]
+    metadata = {
+        "embedder": config.weights if config.weights in weights.PRETRAINED else recognizer.architecture,
+        "embedder_sha256": recognizer.sha256,
+        "crop": f"{recognizer.crop} {recognizer.input_size}",
+        "flip": str(config.flip).lower(),
+    }
+    table = identities_table(
+        list(rows), means.identity_means(embedding, rows), [source[i] for i in first], seed[first], metadata
+    )
+    return table, int(sum(len(index) for index in rows.values()))
+
+
+def part_path(number: int, part: sources.Part) -> str:
+    """Named by number and content of what was embedded."""
+    return f"{PARTS}/{number:05d}-{part.digest[:12]}.npz"
+
+
+def save_part(output: str, number: int, part: sources.Part, result: Embedded) -> None:
+    """Keep one part's embeddings until the table is written."""
+    sink = io.BytesIO()
+    np.savez(
+        sink,
+        identity_id=np.array(result.identity_id, np.str_),
+        sample=result.sample,
+        seed=result.seed,
+        source=np.array(result.source, np.str_),
+        embedding=result.embedding,
+    )
+    uris.write_bytes(uris.join(output, part_path(number, part)), sink.getvalue())
+
+
+def load_part(output: str, number: int, part: sources.Part) -> Embedded | None:
+    """A kept part; None where there is none or it cannot be read."""
+    place = uris.join(output, part_path(number, part))
+    if not uris.exists(place):
+        return None
+    try:
+        with np.load(io.BytesIO(uris.read_bytes(place)), allow_pickle=False) as saved:
+            return Embedded(
+                saved["identity_id"].tolist(),
+                saved["sample"],
+                saved["seed"],
+                saved["source"].tolist(),
+                saved["embedding"],
+            )
+    except (ValueError, KeyError, OSError, EOFError):
+        return None
+
+
+def remove_parts(output: str) -> None:
+    """Drop what only an interrupted run needs."""
+    folder = uris.join(output, PARTS)
+    for path, _ in uris.list_files(folder):
+        uris.delete_file(uris.join(folder, path))
+
+
+def _result(config: EmbedConfig, numbers: dict[str, Any], started: float, cached: bool) -> dict[str, Any]:
+    return {"uri": config.output, **numbers, "cached": cached, "seconds": round(time.monotonic() - started, 3)}
