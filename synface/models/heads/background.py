@@ -5,7 +5,7 @@ import numpy as np
 
 from synface.core.rng import generator
 
-SIZE = 72
+SIZE = 64
 _RECT, _ELLIPSE, _RAMP = 0.0, 1.0, 2.0
 
 
@@ -21,9 +21,17 @@ def paint_shapes(shapes_n10, out_hw3):
     for n in range(shapes_n10.shape[0]):
         s = shapes_n10[n]
         soft = max(s[5], 0.5 / width)
-        for row in range(height):
+        left, right, top, bottom = 0, width, 0, height
+        if s[0] != 2.0:
+            left, right = int((s[1] - s[3] - soft) * width) - 1, int((s[1] + s[3] + soft) * width) + 2
+            top, bottom = int((s[2] - s[4] - soft) * height) - 1, int((s[2] + s[4] + soft) * height) + 2
+        if s[0] == 1.0:  # an ellipse's edge is as soft along its long axis as that is long
+            grow = soft * max(s[3], s[4]) / min(s[3], s[4])
+            left, right = left - int(grow * width), right + int(grow * width)
+            top, bottom = top - int(grow * height), bottom + int(grow * height)
+        for row in range(max(0, top), min(height, bottom)):
             y = (row + 0.5) / height
-            for column in range(width):
+            for column in range(max(0, left), min(width, right)):
                 x = (column + 0.5) / width
                 if s[0] == 2.0:
                     inside = (y - s[2] + s[4]) / (2 * s[4] + 1e-9)

@@ -34,7 +34,7 @@ class Domain:
         distance: nearest and farthest camera, decimetres.
         degrade: strength of everyday blur, noise, compression and low resolution, 0..1.
         occlusion: chance per picture of a hand, object or patch.
-        age_shift: standard deviation of everyday age differences between pictures, years.
+        age_shift: years by which a quarter of the everyday pictures are older or younger.
         grade: spread of exposure, contrast, saturation and white balance.
     """
 
@@ -82,7 +82,7 @@ DOMAINS: dict[str, Domain] = {
         distance=(7.0, 30.0),
         degrade=0.5,
         occlusion=0.05,
-        age_shift=3.0,
+        age_shift=5.0,
         grade=1.0,
     ),
     "heads-digi": Domain(

@@ -19,7 +19,9 @@ from synface.models.heads.noise import smoothstep
 from synface.models.heads.shell import COLUMNS, ROWS, radius_at, shell_grid, shell_points, shell_radius
 from synface.models.heads.variation import HairChange
 
-SEGMENTS = 7
+#: points of a card after its root: long and curly hair, short hair
+SEGMENTS, SHORT_SEGMENTS = 7, 4
+SHORT_LENGTH = 0.7
 
 
 @dataclass(frozen=True)
@@ -132,7 +134,7 @@ def hair_line(canonical: np.ndarray, identity: Identity) -> np.ndarray:
 @numba.njit(cache=True, nogil=True)
 def _comb(g, x, y, z, front, spread):
     """The style's direction (not a unit vector) at a point relative to the hull's centre."""
-    side = smoothstep(g.part - 0.12, g.part + 0.12, x) * 2.0 - 1.0
+    side = 1.0 if x > g.part else -1.0
     if g.comb == DOWN:
         return 0.9 * x, -0.6, 0.9 * z
     if g.comb == BACK:
@@ -148,7 +150,7 @@ def _comb(g, x, y, z, front, spread):
 
 @numba.njit(cache=True, nogil=True)
 def grow(g, roots_n3, normals_n3, length_n, fringe_n, random_nk, centre, radius_hw, points_nk3):
-    """Integrate every card's centre line into points [n, SEGMENTS + 1, 3].
+    """Integrate every card's centre line into points [n, steps + 1, 3].
 
     Each step turns the direction towards the comb, then towards the ground; what would leave the head is held
     back by `adhere` and what would enter it is pushed out. Hair that is no fringe stays off the face.
@@ -176,8 +178,12 @@ def grow(g, roots_n3, normals_n3, length_n, fringe_n, random_nk, centre, radius_
             cx, cy, cz = cx - along * nx, cy - along * ny, cz - along * nz
         norm = np.sqrt(cx * cx + cy * cy + cz * cz) + 1e-6
         cx, cy, cz = cx / norm, cy / norm, cz / norm
-        lift = g.lift * (0.6 + 0.8 * random_nk[n, 3]) * (0.35 + 0.65 * crown)
-        dx, dy, dz = nx * lift + cx * (1 - 0.6 * lift), ny * lift + cy * (1 - 0.6 * lift), nz * lift + cz * (1 - 0.6 * lift)
+        lift = g.lift * (0.6 + 0.8 * random_nk[n, 3]) * (0.15 + 0.85 * crown if g.comb != OUT else 0.7 + 0.3 * crown)
+        dx, dy, dz = (
+            nx * lift + cx * (1 - 0.6 * lift),
+            ny * lift + cy * (1 - 0.6 * lift),
+            nz * lift + cz * (1 - 0.6 * lift),
+        )
         step = length_n[n] / steps
         margin = 0.015 + (0.03 + 0.05 * g.lift) * random_nk[n, 4]
         phase = random_nk[n, 5] * 6.28
@@ -189,7 +195,12 @@ def grow(g, roots_n3, normals_n3, length_n, fringe_n, random_nk, centre, radius_
                 fall = max(fall, 1.0 - smoothstep(0.15, 0.65, py - centre[1]))
             keep = 0.55
             dx = keep * dx + (1 - keep) * cx * (1 - fall) + g.frizz * (random_nk[n, 6 + 3 * k] - 0.5)
-            dy = keep * dy + (1 - keep) * cy * (1 - fall) + g.frizz * (random_nk[n, 7 + 3 * k] - 0.5) - (1 - keep) * fall
+            dy = (
+                keep * dy
+                + (1 - keep) * cy * (1 - fall)
+                + g.frizz * (random_nk[n, 7 + 3 * k] - 0.5)
+                - (1 - keep) * fall
+            )
             dz = keep * dz + (1 - keep) * cz * (1 - fall) + g.frizz * (random_nk[n, 8 + 3 * k] - 0.5)
             qx, qy, qz = px - centre[0], py - centre[1], pz - centre[2]
             distance = np.sqrt(qx * qx + qy * qy + qz * qz) + 1e-6
@@ -198,11 +209,13 @@ def grow(g, roots_n3, normals_n3, length_n, fringe_n, random_nk, centre, radius_
             if leaving > 0 and qy > -0.3:
                 hold = g.adhere * leaving * min(1.0, 0.4 + 0.3 * k)
                 dx, dy, dz = dx - hold * ox, dy - hold * oy, dz - hold * oz
-            if fringe_n[n] <= 0 and pz > centre[2] + 0.40 and py < g.brow_y + 0.15:
+            if fringe_n[n] <= 0 and pz > centre[2] + 0.40 and py < g.brow_y + 0.22:
                 wide = g.face_width * (0.95 + 0.2 * random_nk[n, 4])
                 if abs(px) < wide:
-                    dx += (1.0 if px >= 0 else -1.0) * 0.9
-                    dz -= 0.5
+                    away = 1.0 if px >= 0 else -1.0
+                    px += away * 0.35 * (wide - abs(px))
+                    dx += away * 0.9
+                    dz -= 0.4
             norm = np.sqrt(dx * dx + dy * dy + dz * dz) + 1e-6
             dx, dy, dz = dx / norm, dy / norm, dz / norm
             px, py, pz = px + dx * step, py + dy * step, pz + dz * step
@@ -339,12 +352,13 @@ def build_hair(identity: Identity, vertices_v3: np.ndarray) -> HairMesh:
         frizz=style.frizz * (0.6 + h.curl),
         part=h.part,
         face_width=float(np.ptp(vertices_v3[:, 0][vertices_v3[:, 2] > 0.9]) / 2 * 0.82),
-        brow_y=7.75,
+        brow_y=7.75 + float((points[-1, 0] - grid.canonical[-1, 0])[1]),
         adhere=style.adhere,
         sweep=0.5 * (1 if h.part > 0 else -1) * (style.comb in ("side", "forward")),
         gather=int(bool(style.gather)),
     )
-    lines = np.empty((count, SEGMENTS + 1, 3))
+    segments = SHORT_SEGMENTS if style.length < SHORT_LENGTH and style.curl == 0 else SEGMENTS
+    lines = np.empty((count, segments + 1, 3))
     random = r.random((count, 9 + 3 * SEGMENTS))
     grow(
         growth,
@@ -357,25 +371,25 @@ def build_hair(identity: Identity, vertices_v3: np.ndarray) -> HairMesh:
         radius,
         lines,
     )
-    size = count * (SEGMENTS + 1) * 2
+    size = count * (segments + 1) * 2
     vertices, card_normals, tangents = (np.empty((size, 3), np.float32) for _ in range(3))
     ribbons(
         lines, style.width * r.uniform(0.7, 1.3, count), centre.astype(np.float64), vertices, card_normals, tangents
     )
-    surface = np.empty((count, SEGMENTS + 1, 2, 3), np.float32)
+    surface = np.empty((count, segments + 1, 2, 3), np.float32)
     surface[..., 0] = [-1, 1]
-    surface[..., 1] = (np.arange(SEGMENTS + 1) / SEGMENTS)[:, None]
+    surface[..., 1] = (np.arange(segments + 1) / SEGMENTS)[:, None]
     surface[..., 2] = np.arange(count)[:, None, None]
-    cap_triangles = grid.triangles
+    cap_triangles = grid.triangles[cap_alpha[grid.triangles].max(1) > 0]
     return HairMesh(
         vertices=np.concatenate([cap, vertices]),
         normals=np.concatenate([cap_normals, card_normals]),
         tangents=np.concatenate([np.zeros_like(cap_normals) + np.array([0, -1, 0], np.float32), tangents]),
-        triangles=np.concatenate([cap_triangles, card_triangles(count, SEGMENTS + 1) + len(cap)]),
+        triangles=np.concatenate([cap_triangles, card_triangles(count, segments + 1) + len(cap)]),
         material=np.concatenate(
             [
                 np.full(len(cap_triangles), raster.SCALP, np.int8),
-                np.full(count * SEGMENTS * 2, raster.HAIR, np.int8),
+                np.full(count * segments * 2, raster.HAIR, np.int8),
             ]
         ),
         surface=np.concatenate([grid.canonical.reshape(-1, 3), surface.reshape(-1, 3)]),

@@ -14,6 +14,8 @@ SHELL = 5
 SCALP, PLAIN = 5, 6
 #: hair cards: ribbons cut into strands by `strand_hole`
 HAIR = 7
+#: glass, drawn over the finished picture
+LENS = 8
 
 _EMPTY_DEPTH = np.float32(-1e9)
 _SUBSTRANDS = 5
@@ -47,8 +49,6 @@ def strand_hole(across: float, along: float, card: float) -> bool:
 
 @numba.njit(cache=True, nogil=True)
 def _hidden(material, alpha_v, surface_v3, a, b, c, wa, wb, wc):
-    if material < SHELL:
-        return False
     if material == HAIR:
         return strand_hole(
             wa * surface_v3[a, 0] + wb * surface_v3[b, 0] + wc * surface_v3[c, 0],
@@ -76,29 +76,35 @@ def rasterize(points_v3, triangles_t3, material_t, alpha_v, surface_v3, depth_hw
         x0, y0 = float(points_v3[a, 0]), float(points_v3[a, 1])
         x1, y1 = float(points_v3[b, 0]), float(points_v3[b, 1])
         x2, y2 = float(points_v3[c, 0]), float(points_v3[c, 1])
+        area = (x1 - x0) * (y2 - y0) - (x2 - x0) * (y1 - y0)
+        m = material_t[t]
+        if abs(area) < 1e-12 or (m == SKIN and area > 0.0):
+            continue
         left = max(0, int(np.ceil(min(x0, x1, x2) - 0.5)))
         right = min(width - 1, int(np.floor(max(x0, x1, x2) - 0.5)))
         top = max(0, int(np.ceil(min(y0, y1, y2) - 0.5)))
         bottom = min(height - 1, int(np.floor(max(y0, y1, y2) - 0.5)))
         if left > right or top > bottom:
             continue
-        area = (x1 - x0) * (y2 - y0) - (x2 - x0) * (y1 - y0)
-        m = material_t[t]
-        if abs(area) < 1e-12 or (m == SKIN and area > 0.0):
-            continue
         inverse = 1.0 / area
-        z0, z1, z2 = points_v3[a, 2], points_v3[b, 2], points_v3[c, 2]
+        w1_x, w1_y = (y2 - y0) * inverse, (x0 - x2) * inverse
+        w2_x, w2_y = (y0 - y1) * inverse, (x1 - x0) * inverse
+        z0 = float(points_v3[a, 2])
+        z1, z2 = points_v3[b, 2] - z0, points_v3[c, 2] - z0
         for y in range(top, bottom + 1):
-            py = y + 0.5
+            dx, dy = left + 0.5 - x0, y + 0.5 - y0
+            w1 = dx * w1_x + dy * w1_y - w1_x
+            w2 = dx * w2_x + dy * w2_y - w2_x
             for x in range(left, right + 1):
-                px = x + 0.5
-                w1 = ((px - x0) * (y2 - y0) - (x2 - x0) * (py - y0)) * inverse
-                w2 = ((x1 - x0) * (py - y0) - (px - x0) * (y1 - y0)) * inverse
-                w0 = 1.0 - w1 - w2
-                if w0 < 0.0 or w1 < 0.0 or w2 < 0.0:
+                w1 += w1_x
+                w2 += w2_x
+                if w1 < 0.0 or w2 < 0.0 or w1 + w2 > 1.0:
                     continue
-                z = w0 * z0 + w1 * z1 + w2 * z2
-                if z <= depth_hw[y, x] or _hidden(m, alpha_v, surface_v3, a, b, c, w0, w1, w2):
+                z = z0 + w1 * z1 + w2 * z2
+                if z <= depth_hw[y, x]:
+                    continue
+                w0 = 1.0 - w1 - w2
+                if m >= SHELL and _hidden(m, alpha_v, surface_v3, a, b, c, w0, w1, w2):
                     continue
                 depth_hw[y, x] = z
                 triangle_hw[y, x] = t
@@ -109,37 +115,55 @@ def rasterize(points_v3, triangles_t3, material_t, alpha_v, surface_v3, depth_hw
 
 @numba.njit(cache=True, nogil=True)
 def rasterize_depth(points_v3, triangles_t3, material_t, alpha_v, surface_v3, depth_hw):
-    """Nearest depth alone (shadow maps): as `rasterize`, LASH triangles cast nothing, nothing is culled."""
+    """Nearest depth alone, as `rasterize` (shadow maps); eyes, teeth, tongue, lashes and glass cast nothing."""
     height, width = depth_hw.shape
     for t in range(triangles_t3.shape[0]):
         m = material_t[t]
-        if m == LASH:
+        if SKIN < m < SHELL or m == LENS:
             continue
         a, b, c = triangles_t3[t, 0], triangles_t3[t, 1], triangles_t3[t, 2]
         x0, y0 = float(points_v3[a, 0]), float(points_v3[a, 1])
         x1, y1 = float(points_v3[b, 0]), float(points_v3[b, 1])
         x2, y2 = float(points_v3[c, 0]), float(points_v3[c, 1])
+        area = (x1 - x0) * (y2 - y0) - (x2 - x0) * (y1 - y0)
+        if abs(area) < 1e-12 or (m == SKIN and area > 0.0):
+            continue
         left = max(0, int(np.ceil(min(x0, x1, x2) - 0.5)))
         right = min(width - 1, int(np.floor(max(x0, x1, x2) - 0.5)))
         top = max(0, int(np.ceil(min(y0, y1, y2) - 0.5)))
         bottom = min(height - 1, int(np.floor(max(y0, y1, y2) - 0.5)))
-        area = (x1 - x0) * (y2 - y0) - (x2 - x0) * (y1 - y0)
-        if left > right or top > bottom or abs(area) < 1e-12:
+        if left > right or top > bottom:
             continue
         inverse = 1.0 / area
-        z0, z1, z2 = points_v3[a, 2], points_v3[b, 2], points_v3[c, 2]
+        w1_x, w1_y = (y2 - y0) * inverse, (x0 - x2) * inverse
+        w2_x, w2_y = (y0 - y1) * inverse, (x1 - x0) * inverse
+        z0 = float(points_v3[a, 2])
+        z1, z2 = points_v3[b, 2] - z0, points_v3[c, 2] - z0
         for y in range(top, bottom + 1):
-            py = y + 0.5
+            dx, dy = left + 0.5 - x0, y + 0.5 - y0
+            w1 = dx * w1_x + dy * w1_y - w1_x
+            w2 = dx * w2_x + dy * w2_y - w2_x
             for x in range(left, right + 1):
-                px = x + 0.5
-                w1 = ((px - x0) * (y2 - y0) - (x2 - x0) * (py - y0)) * inverse
-                w2 = ((x1 - x0) * (py - y0) - (px - x0) * (y1 - y0)) * inverse
-                w0 = 1.0 - w1 - w2
-                if w0 < 0.0 or w1 < 0.0 or w2 < 0.0:
+                w1 += w1_x
+                w2 += w2_x
+                if w1 < 0.0 or w2 < 0.0 or w1 + w2 > 1.0:
                     continue
-                z = w0 * z0 + w1 * z1 + w2 * z2
-                if z > depth_hw[y, x] and not _hidden(m, alpha_v, surface_v3, a, b, c, w0, w1, w2):
+                z = z0 + w1 * z1 + w2 * z2
+                if z <= depth_hw[y, x]:
+                    continue
+                if m < SHELL or not _hidden(m, alpha_v, surface_v3, a, b, c, 1.0 - w1 - w2, w1, w2):
                     depth_hw[y, x] = z
+
+
+@numba.njit(cache=True, nogil=True)
+def turn(points_v3, shift_3, rotation_33, out_v3):
+    """out = (points - shift) @ rotation.T in a fixed order of operations (BLAS sums depend on the machine)."""
+    for i in range(points_v3.shape[0]):
+        x = points_v3[i, 0] - shift_3[0]
+        y = points_v3[i, 1] - shift_3[1]
+        z = points_v3[i, 2] - shift_3[2]
+        for k in range(3):
+            out_v3[i, k] = x * rotation_33[k, 0] + y * rotation_33[k, 1] + z * rotation_33[k, 2]
 
 
 @numba.njit(cache=True, nogil=True)

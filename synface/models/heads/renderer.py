@@ -9,6 +9,7 @@ import numpy as np
 
 from synface.core.crops import similarity_transform, template
 from synface.models.heads import raster
+from synface.models.heads.accessories import dress, hidden_hair
 from synface.models.heads.assets import ANCESTRIES, load_assets, morph
 from synface.models.heads.background import background
 from synface.models.heads.degrade import finish
@@ -16,7 +17,7 @@ from synface.models.heads.domains import check_size
 from synface.models.heads.hair import HairMesh, build_hair, changed_identity
 from synface.models.heads.identity import Identity, aged, grey, morph_weights
 from synface.models.heads.noise import noise_table
-from synface.models.heads.shading import SHADOW_EXTENT, SHADOW_SIZE, Lamp, Look, shade
+from synface.models.heads.shading import SHADOW_EXTENT, SHADOW_SIZE, Lamp, Look, blend_lens, shade
 from synface.models.heads.skin import bake_skin, texture_coordinates
 from synface.models.heads.variation import EYEWEAR, HEADWEAR, Light, Variation
 
@@ -37,8 +38,8 @@ class Render:
 
 
 @dataclass
-class _Parts:
-    """Vertex and triangle arrays of a picture's whole scene."""
+class _Scene:
+    """Vertex and triangle arrays of a whole picture in head space; `lens` triangles are drawn last."""
 
     vertices: np.ndarray
     normals: np.ndarray
@@ -49,6 +50,8 @@ class _Parts:
     occlusion: np.ndarray
     triangles: np.ndarray
     material: np.ndarray
+    lens: np.ndarray
+    palette: np.ndarray
 
 
 class _Cache:
@@ -112,10 +115,10 @@ def _lamp(light: Light, shadows: bool) -> Lamp:
     )
 
 
-def _turn(points: np.ndarray, r: np.ndarray) -> np.ndarray:
-    """points @ r.T without BLAS, whose sums depend on the machine; float32."""
-    x, y, z = points[:, 0], points[:, 1], points[:, 2]
-    return np.stack([x * r[k, 0] + y * r[k, 1] + z * r[k, 2] for k in range(3)], 1).astype(np.float32)
+def _turned(points: np.ndarray, rotation_33: np.ndarray, shift: np.ndarray | None = None) -> np.ndarray:
+    out = np.empty(points.shape, np.float32)
+    raster.turn(points, np.zeros(3) if shift is None else shift, rotation_33, out)
+    return out
 
 
 class HeadRenderer:
@@ -146,30 +149,56 @@ class HeadRenderer:
         others = np.unique(self._assets.triangles[self._assets.material != raster.SKIN])
         surface[others] = base[others]
         self._surface = surface
+        self._ones = np.ones(len(base), np.float32)
 
     def _face(self, identity: Identity) -> np.ndarray:
         return self._faces.get(identity, lambda: morph(self._assets, self._assets.base, morph_weights(identity)))
 
-    def _scene(self, identity: Identity, variation: Variation) -> _Parts:
+    def _scene(self, identity: Identity, variation: Variation) -> _Scene:
         assets = self._assets
         neutral = self._face(identity)
         units = {assets.units[name]: weight for name, weight in variation.units}
-        vertices = morph(assets, neutral, units)
+        face = morph(assets, neutral, units)
+        normals = np.empty_like(face)
+        raster.vertex_normals(face, assets.triangles, normals)
         styled = changed_identity(identity, variation.hair)
-        hair: HairMesh = self._hairs.get((styled, identity), lambda: build_hair(styled, neutral))
-        normals = np.empty_like(vertices)
-        raster.vertex_normals(vertices, assets.triangles, normals)
-        extra = len(hair.vertices)
-        return _Parts(
-            vertices=np.concatenate([vertices, hair.vertices]),
-            normals=np.concatenate([normals, hair.normals]),
-            tangents=np.concatenate([np.zeros_like(normals), hair.tangents]),
-            surface=np.concatenate([self._surface, hair.surface]),
-            alpha=np.concatenate([np.ones(len(vertices), np.float32), hair.alpha]),
-            lip=np.concatenate([assets.lip, np.zeros(extra, np.float32)]),
-            occlusion=np.concatenate([assets.occlusion, np.ones(extra, np.float32)]),
-            triangles=np.concatenate([assets.triangles, hair.triangles + len(vertices)]),
-            material=np.concatenate([assets.material, hair.material]),
+        hair: HairMesh = self._hairs.get(styled, lambda: build_hair(styled, neutral))
+        worn = dress(assets, face, variation.accessories, variation.occluder, identity.skin.colour, variation.seed)
+        hidden = hidden_hair(worn, hair.vertices)
+        hair_triangles = hair.triangles[~hidden[hair.triangles].any(1)] if hidden.any() else hair.triangles
+        hair_material = hair.material[~hidden[hair.triangles].any(1)] if hidden.any() else hair.material
+        start = len(face) + len(hair.vertices)
+        vertices, all_normals = [face, hair.vertices], [normals, hair.normals]
+        surface, alpha = [self._surface, hair.surface], [self._ones, hair.alpha]
+        triangles = [assets.triangles, hair_triangles + np.int32(len(face))]
+        material, lens = [assets.material, hair_material], [np.zeros((0, 3), np.int32)]
+        for row, (part, glass) in enumerate(zip(worn.parts, worn.lens, strict=True)):
+            part_normals = np.empty_like(part.vertices)
+            raster.vertex_normals(part.vertices, part.triangles, part_normals)
+            vertices.append(part.vertices)
+            all_normals.append(part_normals)
+            surface.append(np.column_stack([np.full(len(part.vertices), row, np.float32), part.pattern]))
+            alpha.append(part.alpha)
+            (lens if glass else triangles).append(part.triangles + np.int32(start))
+            if not glass:
+                material.append(np.full(len(part.triangles), raster.PLAIN, np.int8))
+            start += len(part.vertices)
+        tangents = np.zeros((start, 3), np.float32)
+        tangents[len(face) : len(face) + len(hair.tangents)] = hair.tangents
+        lip, occlusion = np.zeros(start, np.float32), np.ones(start, np.float32)
+        lip[: len(face)], occlusion[: len(face)] = assets.lip, assets.occlusion
+        return _Scene(
+            vertices=np.concatenate(vertices),
+            normals=np.concatenate(all_normals),
+            tangents=tangents,
+            surface=np.concatenate(surface),
+            alpha=np.concatenate(alpha),
+            lip=lip,
+            occlusion=occlusion,
+            triangles=np.concatenate(triangles),
+            material=np.concatenate(material),
+            lens=np.concatenate(lens),
+            palette=np.array([*worn.palette, (0.0,) * 5], np.float64),
         )
 
     def _landmarks(self, points: np.ndarray) -> np.ndarray:
@@ -223,7 +252,7 @@ class HeadRenderer:
         turn = rotation(variation.yaw, variation.pitch, variation.roll)
         nose = self._assets.landmark["nose"]
         pivot = scene.vertices[nose].astype(np.float64) * [0, 1, 1] - [0, -0.15, _PIVOT_DEPTH]
-        position = _turn(scene.vertices - pivot.astype(np.float32), turn)
+        position = _turned(scene.vertices, turn, pivot)
         depth_scale = variation.distance / (variation.distance - position[:, 2].astype(np.float64))
         plane = np.stack([position[:, 0] * depth_scale, -position[:, 1] * depth_scale], 1)
         marks = self._landmarks(plane)
@@ -235,25 +264,31 @@ class HeadRenderer:
         raster.rasterize(points, scene.triangles, scene.material, scene.alpha, scene.surface, depth, triangle, weights)
         lamp = _lamp(variation.light, self.shadows)
         shadow = self._shadow(scene, position, lamp)
+        normals = _turned(scene.normals, turn)
         linear = np.empty((samples, samples, 3), np.float32)
         backdrop = self._backdrops.get(
             (variation.background, variation.seed), lambda: background(variation.background, variation.seed)
         )
         shade(
             triangle, weights, scene.triangles, scene.material, scene.surface,
-            _turn(scene.normals, turn), _turn(scene.tangents, turn), position, scene.lip, scene.occlusion, texture,
-            np.zeros((1, 5)), self._assets.eye_centres, self._look(person, variation), lamp, shadow, noise_table(),
+            normals, _turned(scene.tangents, turn), position, scene.lip, scene.occlusion, texture,
+            scene.palette, self._assets.eye_centres, self._look(person, variation), lamp, shadow, noise_table(),
             backdrop, self._backdrop_frame(variation), linear,
         )  # fmt: skip
+        if len(scene.lens):
+            glass = np.full((samples, samples), -1, np.int32)
+            material = np.full(len(scene.lens), raster.TEETH, np.int8)
+            raster.rasterize(points, scene.lens, material, scene.alpha, scene.surface, depth, glass, weights)
+            blend_lens(glass, weights, scene.lens, scene.surface, normals, scene.palette, lamp, linear)
         image = finish(linear, self.supersampling, variation.quality, variation.seed)
         landmarks = marks[:, :1] * frame[:, 0] + marks[:, 1:] * frame[:, 1] + frame[:, 2]
         return Render(image, landmarks.astype(np.float32), attributes(person, variation))
 
-    def _shadow(self, scene: _Parts, position: np.ndarray, lamp: Lamp) -> np.ndarray:
+    def _shadow(self, scene: _Scene, position: np.ndarray, lamp: Lamp) -> np.ndarray:
         depth = raster.empty_depth(SHADOW_SIZE if self.shadows else 1)
         if self.shadows:
             axes = np.array([lamp.right, lamp.up, (lamp.x, lamp.y, lamp.z)])
-            points = _turn(position, axes)
+            points = _turned(position, axes)
             points[:, :2] = points[:, :2] * (SHADOW_SIZE / SHADOW_EXTENT) + SHADOW_SIZE / 2
             raster.rasterize_depth(points, scene.triangles, scene.material, scene.alpha, scene.surface, depth)
         return depth

@@ -76,15 +76,14 @@ def _lit(lamp, shadow_hw, x, y, z):
     lx = (x * lamp.right[0] + y * lamp.right[1] + z * lamp.right[2]) * scale + size / 2
     ly = (x * lamp.up[0] + y * lamp.up[1] + z * lamp.up[2]) * scale + size / 2
     lz = x * lamp.x + y * lamp.y + z * lamp.z + 0.05
-    reach = 1 if lamp.softness < 0.5 else 2
-    hits, total = 0, 0
-    for j in range(-reach, reach + 1):
-        for i in range(-reach, reach + 1):
-            u, v = int(lx + i), int(ly + j)
-            total += 1
+    spacing = 0.7 + 1.1 * lamp.softness
+    hits = 0
+    for j in range(-1, 2):
+        for i in range(-1, 2):
+            u, v = int(lx + i * spacing), int(ly + j * spacing)
             if u < 0 or v < 0 or u >= size or v >= size or shadow_hw[v, u] < lz:
                 hits += 1
-    return hits / total
+    return hits / 9.0
 
 
 @numba.njit(cache=True, nogil=True)
@@ -160,11 +159,11 @@ def shade(
             px = position_v3[a, 0] * wa + position_v3[b, 0] * wb + position_v3[c, 0] * wc
             py = position_v3[a, 1] * wa + position_v3[b, 1] * wb + position_v3[c, 1] * wc
             pz = position_v3[a, 2] * wa + position_v3[b, 2] * wb + position_v3[c, 2] * wc
-            lit = 1.0
-            if lamp.shadows:
-                lit = _lit(lamp, shadow_hw, px, py, pz)
             open_sky = occlusion_v[a] * wa + occlusion_v[b] * wb + occlusion_v[c] * wc
             ndl = nx * lamp.x + ny * lamp.y + nz * lamp.z
+            lit = 1.0
+            if lamp.shadows and (ndl > -0.35 or m == HAIR):
+                lit = _lit(lamp, shadow_hw, px, py, pz)
             ndf = max(0.0, nx * lamp.fill_x + ny * lamp.fill_y + nz * lamp.fill_z) * lamp.fill
             ndh = max(0.0, nx * hx + ny * hy + nz * hz)
             specular, wrap_red, wrap = 0.0, 0.05, 0.05
@@ -197,7 +196,7 @@ def shade(
                 specular = 1.6 * ndh**180 + 0.12 * ndh**20
                 gx, gy = ex - look.gaze_x * 0.05 - 0.022 - 0.02 * lamp.x, ey - look.gaze_y * 0.03 - 0.03
                 specular += 0.9 * smoothstep(0.016, 0.008, np.sqrt(gx * gx + gy * gy)) / max(0.3, lit)
-            elif m == TEETH or m == TONGUE:
+            elif m in (TEETH, TONGUE):
                 open_sky = min(1.0, max(0.10, (s2 - 0.95) / 0.62))
                 lit *= open_sky
                 colours = (0.72, 0.66, 0.54) if m == TEETH else (0.50, 0.20, 0.19)
@@ -246,3 +245,28 @@ def shade(
                 ambient = (lamp.sky[k] * sky + lamp.ground[k] * (1 - sky)) * open_sky
                 light = lamp.key[k] * (diffuse * shadow * (0.6 + 0.4 * open_sky) + ndf) + ambient
                 out_hw3[row, column, k] = albedo[k] * light + specular * lit * lamp.key[k]
+
+
+@numba.njit(cache=True, nogil=True)
+def blend_lens(triangle_hw, weights_hw3, triangles_t3, surface_v3, normals_v3, palette_p5, lamp, out_hw3):
+    """Glass over the shaded picture: a tint of the palette's last column's opacity, and reflections."""
+    size = triangle_hw.shape[0]
+    for row in range(size):
+        for column in range(size):
+            t = triangle_hw[row, column]
+            if t < 0:
+                continue
+            a, b, c = triangles_t3[t, 0], triangles_t3[t, 1], triangles_t3[t, 2]
+            wa, wb, wc = weights_hw3[row, column, 0], weights_hw3[row, column, 1], weights_hw3[row, column, 2]
+            p = int(surface_v3[a, 0] + 0.5)
+            u = surface_v3[a, 1] * wa + surface_v3[b, 1] * wb + surface_v3[c, 1] * wc
+            v = surface_v3[a, 2] * wa + surface_v3[b, 2] * wb + surface_v3[c, 2] * wc
+            opacity, gloss = palette_p5[p, 4], palette_p5[p, 3]
+            streak = smoothstep(0.5, 0.9, np.sin(9.0 * (u + 0.7 * v) + 3.0 * lamp.x))
+            sheen = gloss * (0.03 + 0.07 * streak * max(0.0, lamp.z))
+            for k in range(3):
+                tinted = palette_p5[p, k] * (lamp.sky[k] * 0.6 + 0.3 * lamp.key[k])
+                under = out_hw3[row, column, k]
+                out_hw3[row, column, k] = (
+                    under * (1 - opacity) + tinted * opacity + sheen * (lamp.sky[k] + lamp.key[k])
+                )

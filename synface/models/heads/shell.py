@@ -113,6 +113,10 @@ def shell_radius(vertices_v3: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     radius = np.sqrt(((points - centre) ** 2).sum(-1))
     elevation = np.linspace(LOWEST, HIGHEST, ROWS)
     limit = np.interp(elevation, [-0.5, -0.2, 0.0], [0.75, 1.0, 3.0])[:, None]  # the shoulders are not the head's
+    side = np.abs(shell_grid().direction[..., 0])
+    rows = (elevation > 0.3) & (elevation < 0.7)
+    width = np.abs(points[rows, :, 0] - centre[0]).max()  # above the ears, which hair passes over
+    limit = np.minimum(limit, np.where(elevation[:, None] < 0.35, width * 1.02 / np.maximum(side, 0.2), 9.0))
     return centre, np.minimum(radius, limit).astype(np.float32)
 
 

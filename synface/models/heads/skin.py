@@ -112,43 +112,66 @@ def _wrinkle(x, y, wobble):
     return min(1.0, 0.8 * lines + 0.7 * feet + fold + 0.6 * frown + 0.6 * bag)
 
 
+@functools.cache
+def face_masks(size: int) -> np.ndarray:
+    """Where skin differs, float32 [size, size, 6]: front, flush, eye shadow, lids, oily parts, freckles."""
+    x, y, z = canonical_map(size).astype(np.float64).transpose(2, 0, 1)
+    ax = np.abs(x)
+
+    def ramp(a: float, b: float, v: np.ndarray) -> np.ndarray:
+        t = np.clip((v - a) / (b - a), 0, 1)
+        return t * t * (3 - 2 * t)
+
+    front = ramp(0.80, 1.15, z)
+    flush = np.exp(-((ax - 0.42) ** 2 + (y - 6.95) ** 2) / 0.045) + 0.9 * np.exp(-(x * x + (y - 6.95) ** 2) / 0.014)
+    masks = [
+        front,
+        flush * front + 0.35 * ramp(0.7, 0.85, ax),
+        np.exp(-((ax - 0.30) ** 2 / 0.03 + (y - 7.15) ** 2 / 0.007)) * front,
+        np.exp(-((ax - 0.31) ** 2 / 0.03 + (y - 7.33) ** 2 / 0.004)) * front,
+        front
+        * (np.exp(-(x * x / 0.02 + (y - 7.0) ** 2 / 0.12)) + 0.7 * np.exp(-(x * x / 0.12 + (y - 7.75) ** 2 / 0.04))),
+        ramp(0.55, 0.2, np.abs(y - 7.05)) * front,
+    ]
+    return np.ascontiguousarray(np.stack(masks, -1), np.float32)
+
+
 @numba.njit(cache=True, nogil=True)
-def paint_skin(p, canonical_hw3, table, moles_m3, out_hwc):
+def paint_skin(p, canonical_hw3, masks_hw6, table, moles_m3, out_hwc):
     """Fill the texture: colour with mottling, freckles, flush, shadows, wrinkles, moles, stubble and pores."""
     size = out_hwc.shape[0]
     for row in range(size):
         for column in range(size):
-            x, y, z = canonical_hw3[row, column, 0], canonical_hw3[row, column, 1], canonical_hw3[row, column, 2]
+            front, flush, dark = masks_hw6[row, column, 0], masks_hw6[row, column, 1], masks_hw6[row, column, 2]
             s = (column + 0.5) / size * 3.0
             t = (row + 0.5) / size * 3.0
             fine = noise(table, s * 60 + p.offset_x, t * 60 + p.offset_y)
             middle = noise(table, s * 18 + p.offset_y, t * 18 + p.offset_x)
             coarse = noise(table, s * 5 + p.offset_x, t * 5 - p.offset_y)
-            pore = noise(table, s * 120 + p.offset_y, t * 120 + p.offset_y)
-            ax = abs(x)
-            front = smoothstep(0.80, 1.15, z)
+            pore = table[int(t * 120 + p.offset_y) & 255, int(s * 120 + p.offset_x) & 255]
             shade = 1 + p.mottle * (0.035 * coarse + 0.025 * middle + 0.02 * fine) + 0.03 * p.pores * pore * front
-            spots = smoothstep(1.0, 1.7, fine + 0.5 * middle) * smoothstep(0.55, 0.2, abs(y - 7.05)) * front
-            freckle = p.freckles * 0.45 * spots
-            wrinkle = p.wrinkles * _wrinkle(x, y, coarse) * front
-            shade *= 1 - 0.16 * wrinkle
-            flush = np.exp(-((ax - 0.42) ** 2 + (y - 6.95) ** 2) / 0.045)
-            flush += 0.9 * np.exp(-(x * x + (y - 6.95) ** 2) / 0.014) + 0.35 * smoothstep(0.7, 0.85, ax)
-            flush = p.redness * (flush * front + 0.15 * coarse)
-            dark = p.eye_shadow * np.exp(-((ax - 0.30) ** 2 / 0.03 + (y - 7.15) ** 2 / 0.007)) * front
-            lid = 0.25 * np.exp(-((ax - 0.31) ** 2 / 0.03 + (y - 7.33) ** 2 / 0.004)) * front
+            freckle, wrinkle, shadow = 0.0, 0.0, 0.0
+            if p.freckles > 0.0 and masks_hw6[row, column, 5] > 0.0:
+                spots = smoothstep(1.0, 1.7, fine + 0.5 * middle) * masks_hw6[row, column, 5]
+                freckle = min(1.0, p.freckles * 0.45 * spots)
+            x, y, z = canonical_hw3[row, column, 0], canonical_hw3[row, column, 1], canonical_hw3[row, column, 2]
+            if p.wrinkles > 0.02 and front > 0.0:
+                wrinkle = p.wrinkles * _wrinkle(x, y, coarse) * front
+                shade *= 1 - 0.16 * wrinkle
+            if p.stubble > 0.0 and z > 0.3 and y < 7.12:
+                shadow = p.stubble * beard_region(p, x, y, z, middle)
+            flush = p.redness * (flush + 0.15 * coarse)
+            dark = p.eye_shadow * dark
+            lid = 0.25 * masks_hw6[row, column, 3]
             red = p.red * shade * (1 + 0.10 * flush) * (1 - 0.28 * dark - 0.12 * lid) * (1 - 0.45 * freckle)
             green = p.green * shade * (1 - 0.20 * flush) * (1 - 0.36 * dark - 0.18 * lid) * (1 - 0.75 * freckle)
             blue = p.blue * shade * (1 - 0.14 * flush) * (1 - 0.30 * dark - 0.14 * lid) * (1 - 0.85 * freckle)
-            shadow = p.stubble * beard_region(p, x, y, z, middle)
             out_hwc[row, column, 0] = red * (1 - 0.30 * shadow)
             out_hwc[row, column, 1] = green * (1 - 0.22 * shadow)
             out_hwc[row, column, 2] = blue * (1 - 0.14 * shadow)
             out_hwc[row, column, 3] = 0.0
-            oily = np.exp(-(x * x / 0.02 + (y - 7.0) ** 2 / 0.12)) + 0.7 * np.exp(
-                -(x * x / 0.12 + (y - 7.75) ** 2 / 0.04)
-            )
-            out_hwc[row, column, 4] = p.gloss * (0.55 + 0.6 * oily * front + 0.12 * fine) * (1 - 0.5 * wrinkle)
+            shine = 0.55 + 0.6 * masks_hw6[row, column, 4] + 0.12 * fine
+            out_hwc[row, column, 4] = p.gloss * shine * (1 - 0.5 * wrinkle)
     for m in range(moles_m3.shape[0]):
         radius = moles_m3[m, 2]
         for row in range(size):
@@ -283,7 +306,7 @@ def bake_skin(identity: Identity, size: int) -> np.ndarray:
     )
     canonical = canonical_map(size)
     out = np.empty((size, size, CHANNELS), np.float32)
-    paint_skin(paint, canonical, noise_table(), np.array(skin.moles, np.float64).reshape(-1, 3), out)
+    paint_skin(paint, canonical, face_masks(size), noise_table(), np.array(skin.moles, np.float64).reshape(-1, 3), out)
     hair = np.array(identity.hair.colour) * (1 - grey(identity) * 0.6) + 0.3 * grey(identity) * 0.6
     brow = hair * (1.15 - 0.7 * identity.brows.darkness)
     paint_strokes(brow_strokes(identity, r), np.minimum(brow, 0.5 * np.array(skin.colour)), -1, canonical, out)

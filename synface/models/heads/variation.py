@@ -186,9 +186,9 @@ def _accessories(r: np.random.Generator, chances: dict[str, float]) -> tuple[str
 
 
 def _hair_change(r: np.random.Generator, chance: float) -> HairChange:
-    length = float(np.exp(r.normal(0, 0.12)))
     if r.random() >= chance:
-        return HairChange(length=length)
+        return HairChange()
+    length = float(np.exp(r.normal(0, 0.25)))
     if r.random() < 0.7:
         return HairChange(style_seed=int(r.integers(1 << 30)), length=length)
     dye = [(0.50, 0.36, 0.19), (0.05, 0.03, 0.02), (0.22, 0.07, 0.03), (0.26, 0.16, 0.08)][int(r.integers(4))]
@@ -248,11 +248,12 @@ def sample_variation(domain_name: str, *key: KeyPart, stress: str = "any") -> Va
     light = _light(r, ("soft", "front") if stress == "frontal" else d.lights, d.grade)
     worn = _accessories(r, {} if stress == "frontal" else d.accessories)
     quality = _quality(r, d.degrade, d.grade)
-    age_shift = _angle(r, d.age_shift, 8) if d.age_shift else 0.0
+    age_shift = d.age_shift * float(r.choice([-1.0, 0.0, 1.0], p=[0.12, 0.76, 0.12]))
     occluder = str(r.choice(OCCLUDERS[1:])) if r.random() < d.occlusion else "none"
     hair = _hair_change(r, d.hair_change)
     if stress == "frontal":
         yaw, pitch, roll = _angle(r, 5, 12), _angle(r, 3.5, 9), _angle(r, 2, 6)
+        units = tuple((name, w) for name, w in units if not name.startswith("eyeBlink"))
         quality, occluder, hair = _quality(r, 0.12, 0.5 * d.grade), "none", HairChange()
     elif stress == "pose":
         yaw, pitch = float(r.uniform(20, 70) * r.choice([-1, 1])), _angle(r, 13, 30)
