@@ -7,10 +7,13 @@ from importlib.metadata import version
 import ray
 
 from synface.core.errors import InputError
-from synface.store.uri import is_local
+from synface.ops import demand
+from synface.store.uri import absolute, is_local
 
 #: local clusters need little: images pass through in small blocks
 LOCAL_OBJECT_STORE_BYTES = 512 << 20
+#: folders that every node of the cluster mounts at the same place
+SHARED_PATHS_VARIABLE = "SYNFACE_SHARED_PATHS"
 
 
 def connect(num_cpus: int | None = None) -> None:
@@ -34,12 +37,23 @@ def connect(num_cpus: int | None = None) -> None:
 
 
 def check_output_reachable(output: str) -> None:
-    """Refuse a local path as the output of a cluster of several nodes: workers would write elsewhere."""
-    if is_local(output) and len([n for n in ray.nodes() if n["Alive"]]) > 1:
+    """Refuse a local path as the output of a cluster of several nodes: workers would write elsewhere.
+
+    A cluster of an autoscaler counts as one of several. A mount that every node has at the same place (NFS,
+    FSx) is named in ``SYNFACE_SHARED_PATHS``, a list of folders as in ``PATH``; outputs below it are accepted.
+    """
+    if not is_local(output) or _below_shared_path(absolute(output)):
+        return
+    if len([n for n in ray.nodes() if n["Alive"]]) > 1 or demand.autoscaled():
         raise InputError(
-            f"output {output}: a local path on a cluster of several nodes; use s3://, gs:// or a shared mount "
-            "given as file:// on every node is not supported"
+            f"output {output}: a local path on a cluster of several nodes, where each would write to its own disk; "
+            f"use s3:// or gs://, or name the mount that all nodes share in {SHARED_PATHS_VARIABLE}"
         )
+
+
+def _below_shared_path(path: str) -> bool:
+    folders = filter(None, os.environ.get(SHARED_PATHS_VARIABLE, "").split(os.pathsep))
+    return any(path == f or path.startswith(f.rstrip("/") + "/") for f in map(absolute, folders))
 
 
 def versions() -> dict[str, str]:

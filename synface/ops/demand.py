@@ -1,147 +1,155 @@
-"""Whether the cluster can ever give what a stage asks for, asked before the stage waits for it for ever.
+"""Whether the cluster can give what a stage asks for, asked before the stage waits for it for ever.
 
 Ray keeps a demand that no node can satisfy pending without an end. Here it fails within a stated time, and the
-message holds the demand and what the cluster has: its nodes, and the node types that its autoscaler may start.
+message holds the demand and what the cluster has. What the nodes that stand can hold passes at once; otherwise
+the autoscaler is asked in the only way that it answers: by a demand (a placement group, taken back afterwards).
 """
 
+import json
 import math
 import time
 from collections import Counter
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
 
 import ray
-from ray._private.state import state as ray_state
+from ray._private.ray_constants import DEBUG_AUTOSCALING_STATUS
+from ray._raylet import GcsClient  # pyright: ignore[reportAttributeAccessIssue]
+from ray.core.generated.autoscaler_pb2 import GetClusterStatusReply  # pyright: ignore[reportAttributeAccessIssue]
+from ray.util.placement_group import PlacementGroup, placement_group, remove_placement_group
 
 from synface.core.errors import InputError
 
-#: seconds that nodes (or the autoscaler's first report) may take to appear
+#: seconds that nodes may take to join, and the autoscaler to answer (it looks every 5 s)
 PATIENCE_SECONDS = 30.0
-#: what an autoscaler's node type may leave unsaid; it is then not held against it
-UNSTATED_RESOURCES = ("memory", "object_store_memory")
-#: the label in which every node carries the name of its node type
-NODE_TYPE_LABEL = "ray.io/node-group"
+#: shown as GiB
+MEMORIES = ("memory", "object_store_memory")
 
 Resources = Mapping[str, float]
-
-
-@dataclass(frozen=True)
-class Supply:
-    """Equal nodes that stand or may be started: a name for messages, resources of one, and how many at most."""
-
-    name: str
-    resources: Resources
-    count: float  # math.inf: no limit
+Kind = tuple[tuple[str, float], ...]
 
 
 def check_demand(what: str, bundles: Iterable[Resources], patience: float = PATIENCE_SECONDS) -> None:
-    """Refuse a demand that the connected cluster can never satisfy, however long it waits.
+    """Refuse a demand that the connected cluster cannot satisfy, however long it waits.
 
-    Counts whole nodes, not what is free now: work of others ends. The check is necessary, not sufficient: a
-    refused demand is impossible; an accepted one may still have to wait.
+    Standing nodes count whole, not what is free on them now: work of others ends. Where nodes would have to be
+    started, the autoscaler's own answer counts, which takes what others use now into account.
 
     Args:
         what: whose demand, for the message: ``generate: actor pool``.
         bundles: one mapping of resource to amount per actor, worker or placement-group bundle.
-        patience: seconds to wait for nodes that are still joining.
+        patience: seconds to wait for nodes that are still joining, or for the autoscaler's answer.
 
     Raises:
         InputError: impossible; names the demand, what is short and what the cluster has.
     """
-    wanted = [dict(bundle) for bundle in bundles]
-    deadline = time.monotonic() + patience
-    while missing := shortfall(wanted, supplies()):
-        if time.monotonic() >= deadline:
-            raise InputError(_refusal(what, wanted, missing, supplies(), patience))
-        time.sleep(min(0.5, max(deadline - time.monotonic(), 0.01)))
+    wanted = [dict(kind) for kind in map(_kind, bundles) if kind]
+    started = time.monotonic()
+    if not shortfall(wanted, nodes()):
+        return
+    probe = placement_group(wanted, strategy="PACK")
+    try:
+        asked_at = _cluster_status().cluster_resource_state.cluster_resource_state_version
+        while missing := shortfall(wanted, nodes()):
+            if _autoscaler_accepts(probe, asked_at):
+                return
+            waited = time.monotonic() - started
+            if waited >= patience:
+                raise InputError(_refusal(what, wanted, missing, nodes(), waited))
+            time.sleep(min(0.5, patience - waited))
+    finally:
+        remove_placement_group(probe)
 
 
-def supplies() -> list[Supply]:
-    """The connected cluster's living nodes, and what its autoscaler may start beside them."""
-    nodes = [n for n in ray.nodes() if n["Alive"]]
-    running = Counter(n.get("Labels", {}).get(NODE_TYPE_LABEL) for n in nodes)
-    types = [
-        # a node type's own count holds its living nodes too; the head's type may say 0
-        Supply(f"node type {t.name}", t.resources, max(t.count, running[t.name]))
-        for t in node_types()
-    ]
-    named = {t.name for t in node_types()}
-    others = [n for n in nodes if n.get("Labels", {}).get(NODE_TYPE_LABEL) not in named]
-    return [Supply(f"node {n['NodeManagerAddress']}", n["Resources"], 1) for n in others] + types
+def nodes() -> list[Resources]:
+    """The resources of every living node of the connected cluster."""
+    return [n["Resources"] for n in ray.nodes() if n["Alive"]]
 
 
-def node_types() -> list[Supply]:
-    """What the autoscaler reports that it may start (at most `count` of each); [] without an autoscaler."""
-    config = ray_state.get_cluster_config()
-    if config is None:
-        return []
-    return [
-        Supply(g.name, dict(g.resources), math.inf if g.max_count < 0 else g.max_count)
-        for g in config.node_group_configs
-    ]
+def autoscaled() -> bool:
+    """Whether the connected cluster belongs to an autoscaler, so that nodes may come and go."""
+    return any(n.ray_node_type_name for n in _cluster_status().cluster_resource_state.node_states)
 
 
-def shortfall(bundles: Iterable[Resources], supply: list[Supply]) -> list[str]:
-    """Why `supply` can never hold all `bundles` at once, one line per reason; [] if nothing speaks against it.
+def places(bundle: Resources, supply: Iterable[Resources]) -> float:
+    """How many equal bundles fit on nodes of these resources at once (math.inf for an empty one)."""
+    return sum(
+        min(
+            (math.floor(node.get(name, 0.0) / amount + 1e-9) for name, amount in bundle.items() if amount),
+            default=math.inf,
+        )
+        for node in supply
+    )
 
-    Two conditions, each necessary: for every kind of bundle the nodes have that many places, each node's
-    resources divided by the bundle's; and for every resource the sum over all bundles fits the sum over all nodes.
+
+def shortfall(bundles: Iterable[Resources], supply: list[Resources]) -> list[str]:
+    """Why nodes of these resources can never hold all bundles at once, a line per reason; [] if nothing says so.
+
+    Two conditions, each necessary: for every kind of bundle there are as many places, and for every resource the
+    sum over all bundles is no more than the sum over all nodes. For equal bundles that is exact.
     """
     kinds = Counter(_kind(bundle) for bundle in bundles)
-    reasons = []
-    for kind, asked in kinds.items():
-        places = sum(_times(s.count, _places(dict(kind), s)) for s in supply)
-        if places < asked:
-            reasons.append(f"room for {places:g} of {asked} x {_text(dict(kind))}")
+    reasons = [
+        f"room for {places(dict(kind), supply):g} of {asked} x {_text(dict(kind))}"
+        for kind, asked in kinds.items()
+        if kind and places(dict(kind), supply) < asked
+    ]
     if reasons:
         return reasons
     for name in sorted({name for kind in kinds for name, _ in kind}):
-        asked_total = sum(dict(kind).get(name, 0.0) * count for kind, count in kinds.items())
-        have = sum(_times(s.count, _amount(name, s)) for s in supply)
-        if asked_total > have + 1e-6:
-            reasons.append(f"{name}: {asked_total:g} asked, at most {have:g}")
+        asked = sum(dict(kind).get(name, 0.0) * count for kind, count in kinds.items())
+        have = sum(node.get(name, 0.0) for node in supply)
+        if asked > have * (1 + 1e-9) + 1e-6:
+            reasons.append(f"{name}: {asked:g} asked, {have:g} there")
     return reasons
 
 
-def _kind(bundle: Resources) -> tuple[tuple[str, float], ...]:
+def _autoscaler_accepts(probe: PlacementGroup, asked_at: int) -> bool:
+    """Whether the autoscaler has seen the pending placement group (of state `asked_at`) and starts nodes for it."""
+    status = _cluster_status()
+    state, seen = status.autoscaling_state, status.cluster_resource_state
+    if state.autoscaler_state_version:
+        name = probe.id.hex()
+        pending = any(name in gang.details for gang in seen.pending_gang_resource_requests)
+        refused = any(name in gang.details for gang in state.infeasible_gang_resource_requests)
+        return pending and not refused and state.last_seen_cluster_resource_state_version > asked_at
+    # version 1 of the autoscaler reports as text, and no refusals: what it starts is its answer
+    text = _gcs().internal_kv_get(DEBUG_AUTOSCALING_STATUS.encode(), None)
+    report = (json.loads(text) if text else {}).get("autoscaler_report") or {}
+    return bool(report.get("pending_launches") or report.get("pending_nodes"))
+
+
+def _cluster_status() -> GetClusterStatusReply:
+    reply = GetClusterStatusReply()
+    reply.ParseFromString(_gcs().get_cluster_status())
+    return reply
+
+
+def _gcs() -> GcsClient:
+    return GcsClient(ray.get_runtime_context().gcs_address)
+
+
+def _kind(bundle: Resources) -> Kind:
     """The same for equal bundles; resources that are not asked for (0) left out."""
     return tuple(sorted((name, float(amount)) for name, amount in bundle.items() if amount > 0))
 
 
-def _places(bundle: Resources, supply: Supply) -> float:
-    """How many such bundles one node holds."""
-    return min((math.floor(_amount(n, supply) / a + 1e-9) for n, a in bundle.items()), default=math.inf)
-
-
-def _amount(name: str, supply: Supply) -> float:
-    unstated = name in UNSTATED_RESOURCES and name not in supply.resources
-    return 1e18 if unstated else float(supply.resources.get(name, 0.0))
-
-
-def _times(count: float, amount: float) -> float:
-    """Product of count and amount where one of them may be infinite and the other 0."""
-    return count * amount if count and amount else 0.0
-
-
-def _refusal(what: str, bundles: list[dict[str, float]], missing: list[str], has: list[Supply], waited: float) -> str:
-    demand = ", ".join(f"{n} x {_text(dict(kind))}" for kind, n in Counter(map(_kind, bundles)).items())
+def _refusal(what: str, bundles: Sequence[Resources], missing: list[str], have: list[Resources], waited: float) -> str:
     return (
-        f"{what}: the cluster can never satisfy {demand} ({'; '.join(missing)}; waited {waited:g} s). "
-        f"It has: {'; '.join(map(_describe, has)) or 'no node'}. "
-        "Ask for less, or add a node type (or raise its max_workers) in cluster.yaml"
+        f"{what}: the cluster cannot satisfy {_counted(bundles)} ({'; '.join(missing)}), and its autoscaler, if it "
+        f"has one, starts no node for it (waited {waited:.0f} s). Its nodes: {_counted(have) or 'none'}. Ask for "
+        "less, or add a node type or raise max_workers in cluster.yaml"
     )
 
 
-def _describe(supply: Supply) -> str:
-    many = "" if supply.count == 1 else f" x at most {supply.count:g}"
-    return f"{supply.name} {_text(supply.resources)}{many}"
+def _counted(resources: Iterable[Resources]) -> str:
+    shown = [{n: a for n, a in r.items() if not n.startswith("node:")} for r in resources]
+    return ", ".join(f"{count} x {_text(dict(kind))}" for kind, count in Counter(map(_kind, shown)).items())
 
 
 def _text(resources: Resources) -> str:
-    """``{CPU: 4, GPU: 1}``; the per-node marks that Ray adds by itself are left out."""
-    shown = {n: a for n, a in sorted(resources.items()) if not n.startswith("node:")}
-    return "{" + ", ".join(f"{n}: {_size(n, a)}" for n, a in shown.items()) + "}"
+    """``{CPU: 4, GPU: 1}``."""
+    return "{" + ", ".join(f"{n}: {_amount(n, a)}" for n, a in sorted(resources.items())) + "}"
 
 
-def _size(name: str, amount: float) -> str:
-    return f"{amount / 2**30:.1f} GiB" if name in UNSTATED_RESOURCES else f"{amount:g}"
+def _amount(name: str, amount: float) -> str:
+    return f"{amount / 2**30:.1f} GiB" if name in MEMORIES else f"{amount:g}"

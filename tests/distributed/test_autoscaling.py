@@ -1,0 +1,116 @@
+"""Autoscaling for real: nodes come for the work, one is preempted, the result is the same, nodes leave."""
+
+import hashlib
+import json
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from cluster_tools import Watch, base_environment, own_cluster, temporary_folder
+
+from synface.ops.cluster import SHARED_PATHS_VARIABLE
+
+pytestmark = pytest.mark.slow
+
+SHARDS = 24
+#: seconds of work per shard: long enough that a preemption hits one that is under way
+SHARD_SECONDS = 3.0
+WORKER = {"resources": {"CPU": 2, "object_store_memory": 100_000_000}, "labels": {"market": "spot"}, "max_workers": 3}
+GENERATE = [
+    *(sys.executable, "-m", "synface.cli", "generate", "--generator", "slow_generator:SlowGenerator"),
+    *("--num-identities", str(SHARDS), "--images-per-identity", "4", "--images-per-shard", "4", "--image-size", "32"),
+    *("--how.max-actors", "4", "--how.progress-seconds", "1"),
+]
+#: asks for what the node types can give and for what they cannot
+DEMANDS = """
+import sys, time, ray
+from synface.ops import cluster, demand
+cluster.connect()
+for bundles in ([{"CPU": 1}] * 7, [{"CPU": 1, "GPU": 1}]):
+    started = time.monotonic()
+    try:
+        demand.check_demand("pool", bundles, patience=3)
+    except Exception as error:
+        print(type(error).__name__, round(time.monotonic() - started), error)
+try:
+    cluster.check_output_reachable("/elsewhere/out")
+except Exception as error:
+    print(type(error).__name__, error)
+demand.check_demand("pool", [{"CPU": 1}] * 6, patience=30)
+print("accepted", len([n for n in demand.nodes() if n.get("CPU")]) < 3)
+"""
+
+
+def digests(output: Path) -> dict[str, str]:
+    """sha256 of every data file, and of the manifest without times."""
+    files = {p.name: hashlib.sha256(p.read_bytes()).hexdigest() for p in sorted(output.glob("data/*"))}
+    assert len(files) == SHARDS
+    return files
+
+
+def last_line(text: str) -> dict:
+    return json.loads(text.strip().splitlines()[-1])
+
+
+def test_nodes_come_one_is_preempted_the_work_is_whole_and_nodes_leave():
+    times: dict[str, float] = {}
+    with own_cluster("--num-cpus=0", "--include-dashboard=false", autoscaling={"worker": WORKER}) as cluster:
+        watch = Watch(cluster)
+        watch.until(lambda: watch.nodes is not None, 60, "the watcher sees the head")
+        assert watch.workers() == set()
+
+        asked = cluster.run(sys.executable, "-c", DEMANDS, timeout=120)
+        assert asked.returncode == 0, asked.stderr[-3000:]
+        lines = asked.stdout.splitlines()
+        too_many, gpu, unreachable, accepted = (line for line in lines if line.startswith(("InputError", "accepted")))
+        assert too_many.startswith("InputError 3 pool: the cluster cannot satisfy 7 x {CPU: 1} (room for")
+        assert gpu.startswith("InputError 3 pool: the cluster cannot satisfy 1 x {CPU: 1, GPU: 1} (room for 0 of 1")
+        assert unreachable.startswith("InputError output /elsewhere/out: a local path on a cluster")
+        assert accepted == "accepted True"
+        watch.until(lambda: not watch.workers(), 90, "what was started for the question leaves")
+
+        started = time.monotonic()
+        output = cluster.folder / "out"
+        driver = cluster.start(
+            *GENERATE,
+            *("--output", str(output)),
+            log="generate.log",
+            SLOW_SECONDS=str(SHARD_SECONDS / 4),
+            **{SHARED_PATHS_VARIABLE: str(cluster.folder)},
+        )
+        try:
+            watch.until(lambda: watch.workers(), 60, "a first worker")
+            times["first worker"] = round(time.monotonic() - started, 1)
+            watch.until(lambda: len(watch.workers()) >= 2, 90, "a second worker")
+            times["second worker"] = round(time.monotonic() - started, 1)
+            watch.until(lambda: len(list(output.glob("data/*"))) >= 2, 120, "two shards are done")
+            before = watch.workers()
+            victim = sorted(before)[0]
+            cluster.raylet(victim).kill()
+            times["death noticed"] = watch.until(lambda: victim not in watch.workers(), 30, "the death is noticed")
+            times["replaced"] = watch.until(lambda: watch.workers() - before, 90, "a new node")
+            assert driver.poll() is None, "the work was over before the new node came"
+            assert driver.wait(240) == 0
+        except BaseException:
+            print((cluster.folder / "generate.log").read_text()[-6000:])
+            raise
+        times["work done"] = round(time.monotonic() - started, 1)
+        times["workers gone"] = watch.until(lambda: not watch.workers(), 90, "workers leave")
+        result = last_line((cluster.folder / "generate.log").read_text())
+        found = digests(output)
+    print(times)
+    assert (result["images"], result["failed"], result["exit_code"]) == (SHARDS * 4, 0, 0)
+
+    with temporary_folder() as folder:
+        calm = folder / "calm"
+        run_calmly(folder, calm)
+        assert digests(calm) == found
+
+
+def run_calmly(folder: Path, output: Path) -> None:
+    """The same run on a local cluster of its own, undisturbed."""
+    import subprocess
+
+    command = [*GENERATE, "--output", str(output)]
+    subprocess.run(command, env=base_environment(folder), cwd=folder, check=True, timeout=240, capture_output=True)
