@@ -4,13 +4,15 @@
 Nothing here knows of ranks, files or configurations.
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 
 from synface.core.errors import InputError, unknown_name
+from synface.models.denoisers import Denoiser, conditioning
+from synface.train import similarity
 
 #: Hang et al., "Efficient diffusion training via min-SNR weighting strategy", ICCV 2023
 MIN_SNR_GAMMA = 5.0
@@ -61,6 +63,69 @@ def squared_error(
     """Mean squared error per row, times the row's weight, [n]."""
     error = (prediction - target).square().flatten(1).mean(1)
     return error if weight_n is None else error * weight_n
+
+
+@dataclass(frozen=True)
+class Batch:
+    """What one training step looks at; row i of everything belongs together.
+
+    In mode ``paper`` the target is the inquiry itself: the two embeddings are the same rows.
+    """
+
+    x0_nchw: torch.Tensor  # the images or latents to restore
+    noise_nchw: torch.Tensor  # standard normal
+    t_n: torch.Tensor  # int64
+    inquiry_nd: torch.Tensor  # unit embeddings of the inquiries
+    target_nd: torch.Tensor  # unit embeddings of the images to restore
+    m_n: torch.Tensor  # drawn from the grid (paper), or the two embeddings' cosine
+    conditioned_n: torch.Tensor  # bool; false: the condition is dropped, for guidance
+
+
+@dataclass(frozen=True)
+class Losses:
+    """The scalar to minimise and its parts per row."""
+
+    total: torch.Tensor
+    squared_error_n: torch.Tensor  # weighted by min-SNR
+    matching_n: torch.Tensor | None  # L_SimMat; None in mode relation
+    realised_n: torch.Tensor | None  # similarity of x0_hat to the inquiry
+
+
+def generator_losses(
+    model: Denoiser,
+    batch: Batch,
+    embed: Callable[[torch.Tensor], torch.Tensor],
+    weight: float = similarity.LAMBDA,
+    measure: str = "cosine",
+) -> Losses:
+    """CemiFace's loss of a batch, ``L_MSE + lambda L_SimMat``, in the model's mode.
+
+    Args:
+        model: the denoiser; its mode says whether L_SimMat takes part.
+        batch: see `Batch`.
+        embed: x0_hat [n, c, h, w] to features [n, d]: decodes latents, clips, and applies the frozen E_id;
+            differentiable. Not called in mode ``relation``.
+        weight: lambda.
+        measure: of the similarity.
+    """
+    kind = model.config.prediction
+    abar_n = model.alphas_cumprod[batch.t_n]
+    x_t = noised(batch.x0_nchw, batch.noise_nchw, abar_n)
+    condition = model.condition(batch.inquiry_nd, batch.m_n)
+    condition = conditioning.choose(batch.conditioned_n, condition, model.null_condition(len(x_t)))
+    prediction = model(x_t, batch.t_n, condition)
+    target = prediction_target(batch.x0_nchw, batch.noise_nchw, abar_n, kind)
+    error_n = squared_error(prediction, target, min_snr_weight(abar_n, kind))
+    if model.config.mode == "relation":
+        return Losses(similarity.total_loss(error_n, None), error_n, None, None)
+    features = embed(similarity.clean_estimate(x_t, prediction, abar_n, kind))
+    restored_n = similarity.similarity(features, batch.target_nd, measure)
+    realised_n = similarity.similarity(features, batch.inquiry_nd, measure)
+    matching_n = similarity.similarity_matching(
+        restored_n, realised_n, batch.m_n, batch.t_n, model.config.num_train_steps
+    )
+    total = similarity.total_loss(error_n, matching_n, weight, batch.conditioned_n)
+    return Losses(total, error_n, matching_n, realised_n)
 
 
 def ema_decay(step: int, decay: float) -> float:

@@ -42,7 +42,7 @@ def m_grid(interval: float, low: float = -1.0, high: float = 1.0) -> np.ndarray:
 def draw_m(
     generator: np.random.Generator, n: int, interval: float | None = 0.04, low: float = -1.0, high: float = 1.0
 ) -> np.ndarray:
-    """m of n training rows, float32: uniform on `m_grid`, or on [low, high] if `interval` is None.
+    """Similarity factors of n training rows, float32: uniform on `m_grid`, or on [low, high] if `interval` is None.
 
     Continuous m warns: the paper reports that training then collapses (the same image for every m).
     """

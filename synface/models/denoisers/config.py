@@ -1,0 +1,146 @@
+"""What a CemiFace denoiser is made of: one frozen description that travels with its weights."""
+
+import dataclasses
+from dataclasses import dataclass
+from typing import Any, Literal, get_args
+
+from synface.core.errors import InputError
+
+Conditioning = Literal["cross_attention", "adagn"]
+Prediction = Literal["epsilon", "v_prediction"]
+Schedule = Literal["linear", "squaredcos_cap_v2"]
+#: what m meant in training: see `DenoiserConfig.mode`
+Mode = Literal["paper", "relation", "hybrid"]
+CHOICES: dict[str, tuple[str, ...]] = {
+    "conditioning": get_args(Conditioning),
+    "prediction": get_args(Prediction),
+    "schedule": get_args(Schedule),
+    "mode": get_args(Mode),
+}
+
+
+@dataclass(frozen=True)
+class DenoiserConfig:
+    """Architecture, diffusion process and training meaning of m.
+
+    Attributes:
+        sample_size: side of the square input, pixels or latent cells.
+        channels: of the input: 3 for images, more for latents.
+        widths: channels of the levels, finest first; each level but the first halves the side.
+        attention: per level, whether its blocks attend (the middle block always does).
+        layers_per_block: residual blocks a level.
+        head_channels: width of one attention head.
+        norm_groups: groups of the group normalisations.
+        resblock_sampling: levels change size inside residual blocks (ADM) instead of by a plain convolution.
+        embedding_dim: of E_id.
+        condition_dim: size of C_att.
+        conditioning: ``cross_attention``: C_att is one more key and value of every attention (the paper's);
+            ``adagn``: C_att is added to the time embedding, which scales and shifts every residual block.
+        ridge: the network works on the residual around a closed-form mean of x_0 given the embedding.
+        learned_range: twice the output channels, the second half for a learned variance, as in DCFace.
+        prediction: what the network predicts.
+        schedule: betas of the forward process, by diffusers' names.
+        num_train_steps: T.
+        mode: ``paper``: the target is the inquiry itself, m is a free number and works through L_SimMat;
+            ``relation``: the target is another image and m its measured cosine to the inquiry; ``hybrid``:
+            the relation's pairs and L_SimMat.
+    """
+
+    sample_size: int
+    channels: int
+    widths: tuple[int, ...]
+    attention: tuple[bool, ...]
+    embedding_dim: int
+    condition_dim: int
+    conditioning: Conditioning
+    layers_per_block: int = 1
+    head_channels: int = 64
+    norm_groups: int = 32
+    resblock_sampling: bool = False
+    ridge: bool = False
+    learned_range: bool = False
+    prediction: Prediction = "epsilon"
+    schedule: Schedule = "linear"
+    num_train_steps: int = 1000
+    mode: Mode = "paper"
+
+    def __post_init__(self) -> None:
+        for field, known in CHOICES.items():
+            if getattr(self, field) not in known:
+                raise InputError(f"denoiser {field} = {getattr(self, field)!r}; known: {', '.join(known)}")
+        if len(self.attention) != len(self.widths):
+            raise InputError(f"denoiser attention has {len(self.attention)} entries for {len(self.widths)} levels")
+        for width, attends in zip(self.widths, (*self.attention[:-1], True), strict=True):
+            if width % self.norm_groups or (attends and width % self.head_channels):
+                raise InputError(
+                    f"denoiser width {width}: must divide into {self.norm_groups} groups and, where it attends, "
+                    f"into heads of {self.head_channels} channels"
+                )
+        if self.ridge and self.learned_range:
+            raise InputError("denoiser ridge = true excludes learned_range = true")
+
+    @property
+    def scale_follows_m(self) -> bool:
+        """Whether the mean of x_0 is taken at m E(x): the mean embedding of an image at cosine m to x."""
+        return self.mode != "paper"
+
+    def as_dict(self) -> dict[str, Any]:
+        """A JSON-able form; `from_dict` inverts it."""
+        return dataclasses.asdict(self)
+
+
+def from_dict(data: dict[str, Any]) -> DenoiserConfig:
+    """The configuration that ``as_dict`` wrote.
+
+    Raises:
+        InputError: unknown, missing or senseless fields.
+    """
+    values: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in data.items()}
+    try:
+        return DenoiserConfig(**values)
+    except TypeError as error:
+        raise InputError(f"not a denoiser configuration: {error}") from error
+
+
+#: the paper's size: DCFace's ADM network (128 base channels, multipliers 1-1-2-2-4-4, attention at 1/16)
+FULL = DenoiserConfig(
+    sample_size=112,
+    channels=3,
+    widths=(128, 128, 256, 256, 512, 512),
+    attention=(False, False, False, False, True, False),
+    embedding_dim=512,
+    condition_dim=512,
+    conditioning="cross_attention",
+    resblock_sampling=True,
+    learned_range=True,
+)
+
+#: for two cores: 16x16x8 latents of 64x64 images, identity by AdaGN and by the ridge mean
+TINY = DenoiserConfig(
+    sample_size=16,
+    channels=8,
+    widths=(64, 128, 192),
+    attention=(False, False, False),
+    embedding_dim=256,
+    condition_dim=256,
+    conditioning="adagn",
+    head_channels=32,
+    norm_groups=16,
+    ridge=True,
+    prediction="v_prediction",
+    schedule="squaredcos_cap_v2",
+    mode="hybrid",
+)
+
+#: the paper's conditioning at the tiny size: identity and m by cross-attention alone, no ridge mean
+TINY_PAPER = dataclasses.replace(
+    TINY, attention=(False, True, True), conditioning="cross_attention", ridge=False, mode="paper"
+)
+
+DENOISERS: dict[str, DenoiserConfig] = {
+    "cemiface": FULL,
+    "cemiface-tiny": TINY,
+    "cemiface-tiny-relation": dataclasses.replace(TINY, mode="relation"),
+    "cemiface-tiny-adagn-paper": dataclasses.replace(TINY, mode="paper"),
+    "cemiface-tiny-paper": TINY_PAPER,
+}
