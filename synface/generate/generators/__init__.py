@@ -3,13 +3,13 @@
 import importlib
 
 from synface.core.errors import InputError, unknown_name
-from synface.generate.generators.heads import HeadsGenerator
 from synface.generate.generators.types import Description, Failure, Generator, Sample
 
 __all__ = ["GENERATORS", "Description", "Failure", "Generator", "Sample", "find_generator"]
 
-GENERATORS: dict[str, type[Generator]] = {
-    "heads": HeadsGenerator,
+#: name -> where its class is; only the one that is used is imported (numba here, torch there)
+GENERATORS: dict[str, str] = {
+    "heads": "synface.generate.generators.heads:HeadsGenerator",
 }
 
 
@@ -19,16 +19,16 @@ def find_generator(name: str) -> type[Generator]:
     Raises:
         InputError: unknown, not importable, or not a generator.
     """
-    if ":" not in name:
-        if name not in GENERATORS:
-            raise unknown_name("generator", name, [*GENERATORS, "package.module:attribute"])
-        return GENERATORS[name]
-    module, _, attribute = name.partition(":")
+    if ":" not in name and name not in GENERATORS:
+        raise unknown_name("generator", name, [*GENERATORS, "package.module:attribute"])
+    module, _, attribute = GENERATORS.get(name, name).partition(":")
     try:
         found = getattr(importlib.import_module(module), attribute)
     except (ImportError, AttributeError, ValueError) as error:
         raise InputError(f"generator {name!r}: cannot be imported ({error})") from error
     missing = [m for m in ("describe", "own_identities", "render") if not callable(getattr(found, m, None))]
     if missing:
-        raise InputError(f"generator {name!r}: has no {missing[0]}(); see synface.generate.generators.types.Generator")
+        raise InputError(
+            f"generator {name!r}: has no {missing[0]}(); see synface.generate.generators.types.Generator"
+        )
     return found

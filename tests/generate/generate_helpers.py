@@ -1,0 +1,55 @@
+"""Configurations and identities for the tests of generation."""
+
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+
+from synface.generate.config import GenerateConfig
+from synface.settings import StageConfig, build
+from synface.store import artifact, schemas, tables
+
+
+class DemoIdentities(StageConfig):
+    verb = "pack"
+
+    count: int = 6
+
+
+def pattern_config(output, **fields):
+    """12 identities x 4 images of 16 pixels in 3 shards, where `fields` say nothing else."""
+    base = {
+        "generator": "pattern_generator:Pattern",
+        "images_per_identity": 4,
+        "image_size": 16,
+        "images_per_shard": 16,
+        "how": {"max_actors": 1},
+        "output": str(output),
+    }
+    if "identities" not in fields:
+        base["num_identities"] = 12
+    return build(GenerateConfig, base | fields)
+
+
+def write_identities(output, count=6, source="pattern", embedding_nd=None, ids=None, seed=None):
+    """An identities artifact; its rows are unit vectors where nothing else is given."""
+    config = DemoIdentities(output=str(output), count=count)
+    opened = artifact.open_output(config)
+    if embedding_nd is None:
+        embedding_nd = np.eye(8, dtype=np.float32)[np.arange(count) % 8]
+    columns = {
+        "identity_id": ids or [f"{source}-{n}" for n in range(count)],
+        "embedding": schemas.embedding_column(embedding_nd),
+        "source": [source] * count,
+        "seed": np.asarray(seed if seed is not None else range(count), np.int64),
+    }
+    entry = tables.write_identities(config.output, pa.table(columns))
+    artifact.commit(config, opened, "identities", [entry], {"identities": count})
+    return config.output
+
+
+def files(output, skip=("result-",)):
+    """Every file below an output by its path, without those that may hold times."""
+    root = Path(output)
+    found = {p.relative_to(root).as_posix(): p.read_bytes() for p in root.rglob("*") if p.is_file()}
+    return {k: v for k, v in found.items() if not any(s in k for s in skip)}
