@@ -6,8 +6,22 @@ from pydantic import Field, model_validator
 
 from synface.settings import How, InputUri, Numerics, StageConfig
 
-SolverName = Literal["lse", "subset"]
-InitialName = Literal["auto", "random", "gallery"]
+SolverName = Literal["lse", "subset", "code", "algorithm1", "algorithm2", "row_max"]
+InitialName = Literal["auto", "random", "gallery", "code"]
+
+# fields that only some solvers read; anything else about a field holds for every solver that makes points
+ONLY_FOR = {
+    "pool": ("subset",),
+    "max_cosine": ("subset",),
+    "target_cosine": ("lse",),
+    "max_seconds": ("lse",),
+    "keep": ("lse",),
+    "tau_lo": ("lse",),
+    "tau_hi": ("lse",),
+    "start": ("lse", "algorithm1", "algorithm2", "row_max"),
+    "gallery": ("lse", "algorithm1", "algorithm2", "row_max"),
+    "subspace": ("lse", "algorithm1", "algorithm2", "row_max"),
+}
 
 
 class PackNumerics(Numerics):
@@ -25,40 +39,54 @@ class PackHow(How):
 
 
 class PackConfig(StageConfig):
-    """Identities far apart on the hypersphere of embeddings, or a dispersed subset of a pool."""
+    """Identities far apart on the hypersphere of embeddings, or a dispersed subset of a pool.
+
+    Solvers: lse (log-sum-exp continuation), subset (members of a pool), code (an exact construction), and for
+    comparison algorithm1, algorithm2 (HyperFace's own) and row_max (Mettes et al.).
+    """
 
     verb: ClassVar[str] = "pack"
 
-    solver: SolverName = Field(default="lse", description="lse: packed points; subset: members of the pool")
+    solver: SolverName = Field(default="lse", description="lse, subset, code, algorithm1, algorithm2, row_max")
     num_identities: int = Field(ge=2, description="how many identities")
     dim: int | None = Field(default=None, ge=2, description="dimension of the embeddings; None: that of the input")
     seed: int = Field(default=0, ge=0, lt=2**62)
     gallery: InputUri | None = Field(default=None, description="identities table that the packing stays near")
     alpha: float = Field(default=0.5, ge=0.0, description="weight of the gallery term (HyperFace: 0.5)")
     gallery_refresh: int = Field(default=10, ge=1, description="passes between gallery look-ups")
+    tau_lo: float | None = Field(default=None, ge=-1, le=1, description="least cosine to the nearest gallery row")
+    tau_hi: float | None = Field(default=None, ge=-1, le=1, description="largest cosine to any gallery row")
+    subspace: float | None = Field(
+        default=None, gt=0, le=1, description="pack inside the directions that hold this share of the gallery"
+    )
     pool: InputUri | None = Field(default=None, description="identities table to choose from (solver subset)")
-    initial: InitialName = Field(default="auto", description="start of lse; auto: gallery rows if given")
+    initial: InitialName = Field(default="auto", description="auto: gallery rows, else a code where it pays")
     start: InputUri | None = Field(default=None, description="identities table to start from; overrides initial")
-    passes: int = Field(default=100, ge=1, description="passes of lse over all pairs")
-    swap_passes: int = Field(default=3, ge=0, description="rounds of swaps of subset, for each of its sharpnesses")
-    target_cosine: float | None = Field(default=None, ge=-1.0, le=1.0, description="lse: stop at this max cosine")
-    max_cosine: float | None = Field(default=None, ge=-1.0, le=1.0, description="subset: no pair above this cosine")
+    keep: InputUri | None = Field(default=None, description="identities that stay in place; new ones are added")
+    passes: int = Field(default=100, ge=1, description="passes over all pairs; steps of the other algorithms")
+    learning_rate: float = Field(default=1e-3, gt=0, description="of algorithm1, algorithm2 and row_max (Adam)")
+    batch: int = Field(default=1000, ge=2, description="rows in a step of algorithm2")
+    swap_passes: int = Field(default=3, ge=0, description="rounds of swaps of subset, per sharpness")
+    target_cosine: float | None = Field(default=None, ge=-1, le=1, description="lse: stop at this max cosine")
+    max_cosine: float | None = Field(default=None, ge=-1, le=1, description="subset: no pair above this cosine")
     max_seconds: float | None = Field(default=None, gt=0, description="lse: finish by then; depends on the machine")
     numerics: PackNumerics = PackNumerics()
     how: PackHow = PackHow()
 
     @model_validator(mode="after")
     def _fields_fit_the_solver(self) -> Self:
+        for name, solvers in ONLY_FOR.items():
+            fits = getattr(self, name) is None or self.solver in solvers
+            _require(fits, f"{name} belongs to solver {', '.join(solvers)}, not to {self.solver!r}")
         if self.solver == "subset":
             _require(self.pool is not None, "solver 'subset' chooses from a pool: give pool")
-            for name in ("gallery", "start", "target_cosine", "max_seconds"):
-                _require(getattr(self, name) is None, f"{name} belongs to solver 'lse', not to 'subset'")
-        else:
-            for name in ("pool", "max_cosine"):
-                _require(getattr(self, name) is None, f"{name} belongs to solver 'subset', not to {self.solver!r}")
-            inputs = (self.gallery, self.start)
-            _require(self.dim is not None or any(inputs), "give dim, or a gallery or start that has one")
-            _require(self.initial != "gallery" or self.gallery is not None, "initial 'gallery' needs a gallery")
+            return self
+        _require(self.dim is not None or any((self.gallery, self.start, self.keep)), "give dim, or a table with one")
+        for name in ("tau_lo", "tau_hi", "subspace"):
+            _require(getattr(self, name) is None or self.gallery is not None, f"{name} needs a gallery")
+        _require(self.initial != "gallery" or self.gallery is not None, "initial 'gallery' needs a gallery")
+        if self.tau_lo is not None and self.tau_hi is not None:
+            _require(self.tau_lo <= self.tau_hi, f"tau_lo = {self.tau_lo} is above tau_hi = {self.tau_hi}")
         return self
 
 

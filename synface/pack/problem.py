@@ -8,7 +8,7 @@ import pyarrow as pa
 
 from synface.core import sphere
 from synface.core.errors import InputError
-from synface.pack import bounds
+from synface.pack import bounds, codes
 from synface.pack.config import PackConfig
 from synface.store.schemas import embeddings, metadata_of
 from synface.store.tables import read_identities
@@ -26,11 +26,12 @@ class Problem:
     gallery: pa.Table | None
     pool: pa.Table | None
     start: pa.Table | None
+    keep: pa.Table | None
 
     @property
     def source(self) -> pa.Table | None:
         """The table whose embedding space the result lives in."""
-        return next((t for t in (self.pool, self.gallery, self.start) if t is not None), None)
+        return next((t for t in (self.pool, self.gallery, self.start, self.keep) if t is not None), None)
 
     @property
     def metadata(self) -> dict[str, str]:
@@ -48,7 +49,7 @@ def read(config: PackConfig) -> Problem:
     """
     dim = config.dim
     tables: dict[str, pa.Table | None] = {}
-    for name in ("gallery", "pool", "start"):
+    for name in ("gallery", "pool", "start", "keep"):
         uri = getattr(config, name)
         tables[name] = table = None if uri is None else read_identities(uri, dim)
         if table is not None and dim is None:
@@ -56,7 +57,7 @@ def read(config: PackConfig) -> Problem:
     assert dim is not None
     if dim < 2:
         raise InputError(f"dim: a packing needs at least 2 dimensions, the input has {dim}")
-    problem = Problem(dim, tables["gallery"], tables["pool"], tables["start"])
+    problem = Problem(dim, tables["gallery"], tables["pool"], tables["start"], tables["keep"])
     _check_counts(config, problem)
     _check_target(config, dim)
     check_memory(config, problem, psutil.virtual_memory().available)
@@ -70,10 +71,22 @@ def _check_counts(config: PackConfig, problem: Problem) -> None:
             f"num_identities = {n}: the pool {config.pool} has only {problem.pool.num_rows} rows; "
             "ask for at most that many, or enlarge the pool"
         )
-    if problem.start is not None and problem.start.num_rows != n:
+    kept = 0 if problem.keep is None else problem.keep.num_rows
+    if kept >= n:
+        raise InputError(f"keep {config.keep}: has {kept} rows already; num_identities = {n} must be more (the total)")
+    if problem.start is not None and problem.start.num_rows != n - kept:
         raise InputError(
-            f"start {config.start}: has {problem.start.num_rows} rows, num_identities is {n}; they must be equal"
+            f"start {config.start}: has {problem.start.num_rows} rows, {n - kept} points are to be placed; "
+            "they must be equal"
         )
+    if config.solver == "code" or config.initial == "code":
+        code = codes.best_code(n, problem.dim)
+        if code is None:
+            largest = max(c.size for c in codes.known_codes(problem.dim))
+            raise InputError(
+                f"num_identities = {n}: no known code has so many points in {problem.dim} dimensions (at most "
+                f"{largest}); use solver lse with initial random"
+            )
 
 
 def _check_target(config: PackConfig, dim: int) -> None:
@@ -90,7 +103,7 @@ def _check_target(config: PackConfig, dim: int) -> None:
 def memory_bytes(config: PackConfig, problem: Problem) -> int:
     """Peak bytes of the solver above the interpreter: O((n + gallery or pool) d + tile^2)."""
     item = ITEM_BYTES[config.numerics.dtype]
-    given = sum(t.num_rows for t in (problem.gallery, problem.pool, problem.start) if t is not None)
+    given = sum(t.num_rows for t in (problem.gallery, problem.pool, problem.start, problem.keep) if t is not None)
     own = 0 if problem.pool is not None else COPIES * config.num_identities
     return item * ((own + 2 * given) * problem.dim + 4 * config.numerics.tile**2)
 

@@ -22,7 +22,7 @@ from torch import Tensor
 
 from synface.pack import energy
 from synface.pack.energy import TILE, Repulsion, block_energy
-from synface.pack.gallery import Gallery, add_gradient_, nearest
+from synface.pack.gallery import Gallery, add_gradient_, nearest, project_band_, settle_band_
 
 Start = Literal["isotropic", "manifold", "code"]
 
@@ -166,9 +166,14 @@ def solve(
                     state.neighbours_n = nearest(gallery, state.x_nd, tile)
                 add_gradient_(gradient_nd, gallery, state.neighbours_n, total, tile)
             move_(state, gradient_nd, schedule, step, tile)
+            if gallery is not None and gallery.band is not None and state.neighbours_n is not None:
+                project_band_(state.x_nd, gallery, state.neighbours_n, tile)
             if on_pass is not None:
                 on_pass(PassReport(state, state.largest, sharpness, step))
-        largest = state.largest if reason == "target" else _measure(state.x_nd, fixed_md, shards, tile)
+        banded = gallery is not None and gallery.band is not None
+        if gallery is not None and banded:
+            settle_band_(state.x_nd, gallery, tile)
+        largest = state.largest if reason == "target" and not banded else _measure(state.x_nd, fixed_md, shards, tile)
     return Solution(state.x_nd, largest, state.passes, time.monotonic() - began, reason)
 
 

@@ -116,7 +116,7 @@ class TestBadInput:
             ({"num_identities": 10}, "give dim"),
             ({"num_identities": 10, "dim": 8, "solver": "magic"}, "solver = 'magic'"),
             ({"num_identities": 10, "solver": "subset"}, "give pool"),
-            ({"num_identities": 10, "dim": 8, "pool": "x"}, "pool belongs to solver 'subset'"),
+            ({"num_identities": 10, "dim": 8, "pool": "x"}, "pool belongs to solver subset"),
             ({"num_identities": 10, "dim": 8, "initial": "gallery"}, "needs a gallery"),
             ({"num_identities": 10, "dim": 8, "passes": 0}, "passes = 0"),
         ],
@@ -179,7 +179,7 @@ class TestBadInput:
 
     def test_the_number_that_fits_does_fit(self, tmp_path):
         asked = config(tmp_path, num_identities=10**6, dim=512)
-        given = problem.Problem(512, None, None, None)
+        given = problem.Problem(512, None, None, None, None)
         with pytest.raises(InputError) as error:
             problem.check_memory(asked, given, 10**9)
         fits = int(str(error.value).split("num_identities = ")[2].split()[0])
