@@ -1,44 +1,46 @@
 """A small recognizer for 64x64 crops on a CPU: a pre-activation residual network.
 
-He et al., "Identity mappings in deep residual networks", ECCV 2016, in the BN-conv-BN-PReLU-conv-BN form
-that face recognition uses. About 1.7 M parameters and 0.12 GFLOP an image at 64x64: made to be trained on
-two cores in minutes.
+He et al., "Identity mappings in deep residual networks", ECCV 2016: each block normalises and activates before
+its convolutions. About 1.7 M parameters and 0.12 GFLOP an image at 64x64: made to be trained on two cores in
+minutes. Leaky ReLU instead of the field's PReLU: a learned slope costs a tenth of a training step on a CPU.
 """
 
 import torch
 from torch import nn
+from torch.nn import functional
 
 WIDTHS = (24, 48, 96, 192)
 DEPTHS = (1, 2, 2, 1)
 STRIDE = 16
+SLOPE = 0.1
 
 
-def shortcut(width_in: int, width: int, stride: int) -> nn.Module:
-    """The identity, or average pooling and a 1x1 convolution where the shape changes (ResNet-D)."""
-    if stride == 1 and width_in == width:
-        return nn.Identity()
-    pool = [nn.AvgPool2d(stride)] if stride > 1 else []
-    return nn.Sequential(*pool, nn.Conv2d(width_in, width, 1, bias=False), nn.BatchNorm2d(width))
+def activate(x_nchw: torch.Tensor) -> torch.Tensor:
+    """Leaky ReLU, in place (its input is always a fresh normalised tensor)."""
+    return functional.leaky_relu(x_nchw, SLOPE, inplace=True)
 
 
 class PreActivationBlock(nn.Module):
-    """shortcut(x) + BN(conv(PReLU(BN(conv(BN(x)))))); the first convolution carries the stride."""
+    """conv2(act(BN(conv1(a)))) + shortcut with a = act(BN(x)).
+
+    The shortcut is x, or a pooled and projected where the shape changes. The first convolution carries the
+    stride.
+    """
 
     def __init__(self, width_in: int, width: int, stride: int):
         super().__init__()
-        self.body = nn.Sequential(
-            nn.BatchNorm2d(width_in),
-            nn.Conv2d(width_in, width, 3, stride, 1, bias=False),
-            nn.BatchNorm2d(width),
-            nn.PReLU(width),
-            nn.Conv2d(width, width, 3, 1, 1, bias=False),
-            nn.BatchNorm2d(width),
-        )
-        self.shortcut = shortcut(width_in, width, stride)
+        self.bn1 = nn.BatchNorm2d(width_in)
+        self.conv1 = nn.Conv2d(width_in, width, 3, stride, 1, bias=False)
+        self.bn2 = nn.BatchNorm2d(width)
+        self.conv2 = nn.Conv2d(width, width, 3, 1, 1, bias=False)
+        self.pool = nn.AvgPool2d(stride) if stride > 1 else nn.Identity()
+        self.project = nn.Conv2d(width_in, width, 1, bias=False) if stride > 1 or width_in != width else None
 
     def forward(self, x_nchw: torch.Tensor) -> torch.Tensor:
         """[n, width_in, h, w] to [n, width, h / stride, w / stride]."""
-        return self.body(x_nchw) + self.shortcut(x_nchw)
+        active = activate(self.bn1(x_nchw))
+        shortcut = x_nchw if self.project is None else self.project(self.pool(active))
+        return self.conv2(activate(self.bn2(self.conv1(active)))) + shortcut
 
 
 class TinyResNet(nn.Module):
@@ -51,9 +53,7 @@ class TinyResNet(nn.Module):
 
     def __init__(self, embedding_dim: int, input_size: int):
         super().__init__()
-        self.stem = nn.Sequential(
-            nn.Conv2d(3, WIDTHS[0], 3, 2, 1, bias=False), nn.BatchNorm2d(WIDTHS[0]), nn.PReLU(WIDTHS[0])
-        )
+        self.stem = nn.Conv2d(3, WIDTHS[0], 3, 2, 1, bias=False)
         blocks, width_in = [], WIDTHS[0]
         for stage, (width, depth) in enumerate(zip(WIDTHS, DEPTHS, strict=True)):
             for block in range(depth):
