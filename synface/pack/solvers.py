@@ -15,7 +15,7 @@ from synface.pack import baselines, bounds, codes, energy, gallery, problem, sol
 from synface.pack.config import PackConfig
 from synface.pack.gallery import Gallery
 from synface.pack.problem import Problem
-from synface.store.schemas import identities_table
+from synface.store.schemas import embeddings, identities_table
 
 EXPLAINED = 0.9  # the share of a gallery's energy whose directions are its effective dimension
 
@@ -73,7 +73,7 @@ def pack_points(config: PackConfig, given: Problem) -> Outcome:
     x_nd = space.lifted(y_ne)
     ids, sources, seeds = packed_ids(config, given, len(x_nd))
     if given.keep is not None:
-        x_nd = torch.cat([tensor(config, problem.rows(given.keep)), x_nd])
+        x_nd = torch.cat([torch.from_numpy(embeddings(given.keep)).to(x_nd.dtype), x_nd])  # their very bits
         numbers["kept"] = given.keep.num_rows
     if faces_md is not None:
         cosine_n = energy.nearest_cosines(x_nd, faces_md, config.numerics.tile)[0]
@@ -162,7 +162,8 @@ def pack_subset(config: PackConfig, given: Problem) -> Outcome:
     part = given.pool.take(pa.array(index_k))
     names, sources, seeds = (part[c].to_pylist() for c in ("identity_id", "source", "seed"))
     numbers = {"passes": config.swap_passes, "pool_size": len(pool_nd)}
-    return outcome(config, given, names, sources, seeds, pool_nd[torch.from_numpy(index_k)], numbers, {})
+    x_kd = torch.from_numpy(embeddings(given.pool)[index_k])  # the pool's very bits
+    return outcome(config, given, names, sources, seeds, x_kd, numbers, {})
 
 
 SOLVERS: dict[str, Callable[[PackConfig, Problem], Outcome]] = {

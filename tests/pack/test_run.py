@@ -75,7 +75,7 @@ def test_subset_keeps_the_pool_members(tmp_path, pool):
     rows = [given["identity_id"].to_pylist().index(i) for i in made["identity_id"].to_pylist()]
     assert rows == sorted(rows)
     assert made["seed"].to_pylist() == [100 + r for r in rows]
-    np.testing.assert_allclose(embeddings(made), embeddings(given)[rows], atol=1e-6)
+    assert (embeddings(made) == embeddings(given)[rows]).all()
     assert metadata_of(made.schema)["embedder"] == "tiny"
     assert result["effective_dimension"] <= 8 and "bound_at_effective_dimension" in result
     assert result["max_cosine"] < sphere.nearest_cosine(embeddings(given)[:12])[0].max()
@@ -206,3 +206,91 @@ def test_command_line(tmp_path, capsys):
     wanted = {"max_cosine", "bound", "gap", "passes", "seconds", "num_identities", "dim", "workers"}
     assert wanted <= set(line)
     assert main([*arguments, "--output", str(tmp_path / "b"), "--target-cosine", "-0.9"]) == 2
+
+
+class TestSolvers:
+    def test_code(self, tmp_path):
+        result = run.run(config(tmp_path, solver="code", num_identities=200, dim=16, seed=3))
+        assert result["code"] == "kerdock-16" and result["max_cosine"] == pytest.approx(0.25, abs=1e-6)
+        assert result["passes"] == 0
+
+    def test_lse_starts_from_a_code_where_that_pays(self, tmp_path):
+        result = run.run(config(tmp_path, num_identities=280, dim=16, passes=30))
+        assert result["start"] == "kerdock-16"
+        assert result["max_cosine"] <= 0.25 + 1e-6
+        random = run.run(config(tmp_path / "r", num_identities=280, dim=16, passes=30, initial="random"))
+        assert random["start"] == "random" and random["max_cosine"] > 0.26
+
+    @pytest.mark.parametrize(("n", "optimum"), [(17, -1 / 16), (30, 0.0)])
+    def test_an_optimal_code_needs_no_pass(self, tmp_path, n, optimum):
+        result = run.run(config(tmp_path, num_identities=n, dim=16))
+        assert result["max_cosine"] == pytest.approx(optimum, abs=1e-6) and result["passes"] == 0
+        assert result["stopped_by"] == "bound"
+
+    @pytest.mark.parametrize("solver", ["algorithm1", "algorithm2", "row_max"])
+    def test_baselines(self, tmp_path, solver, pool):
+        asked = config(tmp_path, solver=solver, num_identities=30, gallery=pool, alpha=0.1, batch=20)
+        result = run.run(asked)
+        assert result["solver"] == solver and result["start"] == "gallery"
+        assert result["max_cosine"] < 0.99 and result["learning_rate"] == 1e-3
+
+    def test_kept_identities_stay_bit_for_bit(self, tmp_path):
+        first = run.run(config(tmp_path / "a", num_identities=60, dim=16, initial="random"))
+        more = run.run(config(tmp_path / "b", num_identities=90, keep=first["uri"], passes=60))
+        old, new = read_identities(first["uri"]), read_identities(more["uri"])
+        assert (embeddings(new)[:60] == embeddings(old)).all()
+        assert new["identity_id"].to_pylist() == [f"packed-{i:06d}" for i in range(90)]
+        assert more["kept"] == 60 and more["max_cosine"] < 0.35
+
+    def test_new_ids_avoid_those_that_are_kept(self, tmp_path):
+        odd = table(3, 8)
+        odd = odd.set_column(0, odd.schema.field(0), [["packed-000004", "b", "c"]])
+        pq.write_table(odd, tmp_path / "odd.parquet")
+        run.run(config(tmp_path, num_identities=6, keep=str(tmp_path / "odd.parquet")))
+        ids = read_identities(str(tmp_path / "out"))["identity_id"].to_pylist()
+        assert ids == ["packed-000004", "b", "c", "packed-000003", "packed-000005", "packed-000006"]
+
+    def test_band_holds_for_every_identity(self, tmp_path, pool):
+        result = run.run(config(tmp_path, gallery=pool, num_identities=20, alpha=0.0, tau_lo=0.7, tau_hi=0.9))
+        made, given = read_identities(str(tmp_path / "out")), read_identities(pool)
+        cosine_n = sphere.nearest_cosine(embeddings(made), embeddings(given))[0]
+        assert result["outside_band"] == 0.0
+        assert cosine_n.min() >= 0.7 - 1e-4 and cosine_n.max() <= 0.9 + 1e-4
+        assert result["least_gallery_cosine"] == pytest.approx(cosine_n.min(), abs=1e-5)
+
+    def test_subspace(self, tmp_path):
+        x_nd = np.zeros((80, 12), np.float32)
+        x_nd[:, :5] = sphere.uniform(rng.generator(0, "low"), 80, 5)
+        faces = identities_table([str(i) for i in range(80)], x_nd, ["heads"] * 80, list(range(80)))
+        pq.write_table(faces, tmp_path / "low.parquet")
+        uri = str(tmp_path / "low.parquet")
+        inside = run.run(config(tmp_path / "a", gallery=uri, num_identities=30, alpha=0.0, subspace=0.999))
+        free = run.run(config(tmp_path / "b", gallery=uri, num_identities=30, alpha=0.0, initial="random"))
+        made = embeddings(read_identities(inside["uri"]))
+        assert np.abs(made[:, 5:]).max() < 1e-6
+        assert inside["effective_dimension"] == 5 and inside["energy_outside_subspace"] < 1e-6
+        assert free["energy_outside_subspace"] > 0.3
+        assert inside["max_cosine"] > inside["bound_at_effective_dimension"] > free["max_cosine"] > free["bound"]
+
+    @pytest.mark.parametrize(
+        ("fields", "message"),
+        [
+            ({"tau_lo": 0.5, "dim": 8}, "tau_lo needs a gallery"),
+            ({"subspace": 0.9, "dim": 8}, "subspace needs a gallery"),
+            ({"tau_lo": 0.5, "tau_hi": 0.2, "gallery": "x"}, "tau_lo = 0.5 is above tau_hi"),
+            ({"solver": "code", "dim": 8, "gallery": "x"}, "gallery belongs to solver lse"),
+            ({"solver": "row_max", "dim": 8, "keep": "x"}, "keep belongs to solver lse"),
+            ({"learning_rate": 0, "dim": 8}, "learning_rate = 0"),
+        ],
+    )
+    def test_refused_fields(self, tmp_path, fields, message):
+        with pytest.raises(InputError, match=message):
+            config(tmp_path, num_identities=10, **fields)
+
+    def test_no_code_of_that_size(self, tmp_path):
+        with pytest.raises(InputError, match="no known code has so many points in 6 dimensions"):
+            run.run(config(tmp_path, solver="code", num_identities=5000, dim=6))
+
+    def test_keep_must_leave_room(self, tmp_path, pool):
+        with pytest.raises(InputError, match="has 60 rows already"):
+            run.run(config(tmp_path, num_identities=60, keep=pool))
