@@ -5,7 +5,14 @@ import os
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.2")
 
+import sys
+from pathlib import Path
+
 import pytest
+
+sys.path.append(str(Path(__file__).parent))
+
+from s3_server import s3, swift_server  # noqa: F401 (fixtures of a real S3 server, for slow tests)
 
 
 @pytest.fixture(scope="session")

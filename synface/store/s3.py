@@ -58,7 +58,7 @@ def client(endpoint: str | None, pid: int) -> Any:
         s3={"addressing_style": "path"} if endpoint else None,
     )
     region = os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION") or None
-    return boto3.client("s3", endpoint_url=endpoint, region_name=region, config=config)
+    return boto3.session.Session().client("s3", endpoint_url=endpoint, region_name=region, config=config)
 
 
 def endpoint() -> str | None:

@@ -1,0 +1,108 @@
+"""Against a real S3 server."""
+
+import os
+import threading
+import time
+
+import pytest
+
+from synface.core.errors import InputError, SynfaceError
+from synface.store import s3 as store_s3
+from synface.store import tables
+from synface.store import uri as uris
+from synface.store.clean import clean
+from synface.store.export import export
+from synface.store.status import status
+from synface.store.verify import verify
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(autouse=True)
+def fresh_clients():
+    store_s3.client.cache_clear()
+    yield
+    store_s3.client.cache_clear()
+
+
+def test_whole_objects(s3):
+    place = uris.join(s3, "a/b c/\u00e9.bin")
+    assert not uris.exists(place) and not uris.exists(uris.join(s3, "a"))
+    for data in (b"", b"one", os.urandom(3 << 20)):
+        uris.write_bytes(place, data)
+        assert uris.read_bytes(place) == data
+    assert uris.exists(place) and uris.is_file(place) and uris.exists(uris.join(s3, "a"))
+    assert not uris.is_file(uris.join(s3, "a")) and not uris.exists(uris.join(s3, "a/b"))
+    filesystem, path = uris.resolve(place)
+    with filesystem.open_input_file(path) as stream:
+        assert stream.read() == data
+    uris.delete_file(place)
+    uris.delete_file(place)
+    with pytest.raises(InputError, match="no such object"):
+        uris.read_bytes(place)
+
+
+def test_large_objects_go_in_parts(s3, monkeypatch):
+    monkeypatch.setattr(store_s3, "MULTIPART_BYTES", 24 << 20)
+    data = os.urandom(25 << 20)
+    uris.write_bytes(uris.join(s3, "large"), data)
+    assert uris.read_bytes(uris.join(s3, "large")) == data
+
+
+def test_listing(s3):
+    for name in ("x/1", "x/2", "x/y/3", "xx/4"):
+        uris.write_bytes(uris.join(s3, name), name.encode())
+    assert uris.list_files(uris.join(s3, "x")) == [("1", 3), ("2", 3), ("y/3", 5)]
+    assert uris.list_files(uris.join(s3, "x"), recursive=False) == [("1", 3), ("2", 3)]
+    assert uris.list_files(uris.join(s3, "none")) == []
+    assert abs(uris.list_infos(uris.join(s3, "x"))[0][2] - time.time()) < 120
+
+
+def test_an_artifact_and_the_tools_on_it(s3, images_at, tmp_path):
+    output, local = images_at(uris.join(s3, "data/set")), images_at(tmp_path / "local")
+    for path, size in uris.list_files(local):
+        assert uris.read_bytes(uris.join(output, path)) == (tmp_path / "local" / path).read_bytes() and size
+    assert uris.list_files(output) == uris.list_files(local)
+    remote_tables = [t.to_pylist() for t in tables.iter_images(output)]
+    assert remote_tables == [t.to_pylist() for t in tables.iter_images(local)]
+    assert verify(output)["exit_code"] == 0 and status(output)["state"] == "finished"
+    uris.write_bytes(uris.join(output, "data/train-00000-dead.parquet"), b"x")
+    time.sleep(2)  # the store tells times in whole seconds, rounded up
+    assert clean(output, min_age_hours=0)["removed"] == ["data/train-00000-dead.parquet"]
+    assert export(output, "webdataset", uris.join(s3, "tars"))["images"] == 12
+    assert [p for p, _ in uris.list_files(uris.join(s3, "tars"))] == [
+        "000000.tar",
+        "000001.tar",
+        "synface-export.json",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("change", "uri", "match"),
+    [
+        ({"AWS_SECRET_ACCESS_KEY": "wrong"}, None, "wrong secret key; check AWS_SECRET_ACCESS_KEY"),
+        ({"AWS_ACCESS_KEY_ID": "nobody"}, None, "check"),
+        ({}, "s3://no-such-bucket/x", "bucket does not exist"),
+        ({}, "s3:///x", "no bucket"),
+        ({"AWS_ENDPOINT_URL": "http://127.0.0.1:9"}, None, "cannot be reached"),
+    ],
+)
+def test_what_is_wrong_is_told_in_seconds(s3, monkeypatch, change, uri, match):
+    for name, value in change.items():
+        monkeypatch.setenv(name, value)
+    started = time.monotonic()
+    with pytest.raises(InputError, match=match):
+        uris.check_writable(uri or s3)
+    assert time.monotonic() - started < 30
+
+
+def test_a_store_that_comes_back_is_waited_for(s3, swift_server):
+    place = uris.join(s3, "late")
+    swift_server.stop()
+    with pytest.raises(SynfaceError, match="cannot be reached"):
+        store_s3.write_bytes(place, b"x", patience=1.0)
+    starter = threading.Timer(3.0, swift_server.start)
+    starter.start()
+    uris.write_bytes(place, b"worth the wait")
+    starter.join()
+    assert uris.read_bytes(place) == b"worth the wait"
