@@ -8,10 +8,10 @@ import numpy as np
 import pyarrow as pa
 
 from synface.core.errors import InputError
-from synface.evaluate import catalog, distributed, rendered, sources
+from synface.evaluate import catalog, distributed, outcome, rendered, sources
 from synface.evaluate import heads_benchmark as hb
 from synface.evaluate.config import EvaluateConfig
-from synface.evaluate.verification import Measured, Protocol, average, corners, measure
+from synface.evaluate.verification import Measured, Protocol, measure
 from synface.models import weights
 from synface.ops.cluster import versions
 from synface.ops.progress import say
@@ -19,11 +19,6 @@ from synface.store import artifact, tables
 from synface.store.formats.verification_bin import read_pack
 
 KIND = "evaluation"
-RESULTS_FILE = "results.json"
-SCORES_FILE = "data/scores.parquet"
-ROC_FILE = "data/roc.parquet"
-
-Results = dict[str, dict[str, dict[str, Any]]]
 
 
 def plan(config: EvaluateConfig) -> dict[str, Any]:
@@ -67,7 +62,7 @@ def run(config: EvaluateConfig) -> dict[str, Any]:
     opened = artifact.open_output(hashed, {"weights": recognizer.sha256})
     if opened.finished is not None:
         return _result(config, opened.finished.numbers, True, started)
-    results: Results = {}
+    results: outcome.Results = {}
     provenance: dict[str, Any] = {}
     measured: list[tuple[str, Protocol, Measured]] = []
     for spec in specs:
@@ -78,29 +73,15 @@ def run(config: EvaluateConfig) -> dict[str, Any]:
             benchmark = _rendered(config, spec, recognizer.input_size)
             provenance[spec.name] = {"sha256": hb.pinned(spec.name)["sha256"]}
         provenance[spec.name] |= {"image_size": benchmark.side, "images": len(benchmark.encoded)}
-        for protocol, outcome in _evaluate(config, benchmark):
-            measured.append((spec.name, protocol, outcome))
-            results.setdefault(spec.name, {})[protocol.name] = outcome.numbers
-    content = {
-        "results": results,
-        "average": average(results),
-        "benchmarks": provenance,
-        "recognizer": {
-            "sha256": recognizer.sha256,
-            "architecture": recognizer.architecture,
-            "embedding_dim": recognizer.embedding_dim,
-            "input_size": recognizer.input_size,
-            "licence": recognizer.licence,
-            "training_data": recognizer.training_data,
-        },
-        "far_rule": config.far_rule,
-        "protocol": "flip-sum embeddings, squared L2, 10 consecutive folds, threshold from the other nine",
-    }
+        for protocol, scored in _evaluate(config, benchmark):
+            measured.append((spec.name, protocol, scored))
+            results.setdefault(spec.name, {})[protocol.name] = scored.numbers
+    content = outcome.results_content(results, provenance, recognizer, config.far_rule)
     text = json.dumps(content, sort_keys=True, indent=1, allow_nan=False)
     files = [
-        artifact.write_file(config.output, RESULTS_FILE, (text + "\n").encode()),
-        _write_table(config, SCORES_FILE, _scores_table(measured)),
-        _write_table(config, ROC_FILE, _roc_table(measured)),
+        artifact.write_file(config.output, outcome.RESULTS_FILE, (text + "\n").encode()),
+        _write_table(config, outcome.SCORES_FILE, outcome.scores_table(measured)),
+        _write_table(config, outcome.ROC_FILE, outcome.roc_table(measured)),
     ]
     numbers = _numbers(results, content["average"])
     artifact.commit(hashed, opened, KIND, files, numbers, versions())
@@ -137,9 +118,9 @@ def _evaluate(config: EvaluateConfig, benchmark: sources.Benchmark) -> list[tupl
     check_embeddings(embedding, config.weights, benchmark.where)
     found = []
     for protocol in benchmark.protocols:
-        outcome = measure(embedding, protocol, config.far, config.far_rule)
-        found.append((protocol, outcome))
-        say(f"evaluate: {benchmark.name}/{protocol.name} {summary(outcome.numbers)}")
+        scored = measure(embedding, protocol, config.far, config.far_rule)
+        found.append((protocol, scored))
+        say(f"evaluate: {benchmark.name}/{protocol.name} {summary(scored.numbers)}")
     return found
 
 
@@ -165,7 +146,7 @@ def summary(numbers: dict[str, Any]) -> str:
     return f"{accuracy}, AUC {numbers['auc']:.4f}, EER {100 * numbers['eer']:.2f}, {tar}"
 
 
-def _numbers(results: Results, mean: dict[str, Any]) -> dict[str, Any]:
+def _numbers(results: outcome.Results, mean: dict[str, Any]) -> dict[str, Any]:
     accuracy = {f"{b}/{p}": row["accuracy"] for b, protocols in results.items() for p, row in protocols.items()}
     return {"accuracy": accuracy, "average": {name: row["accuracy"] for name, row in mean.items()}}
 
@@ -176,45 +157,3 @@ def _result(config: EvaluateConfig, numbers: dict[str, Any], cached: bool, start
 
 def _write_table(config: EvaluateConfig, path: str, table: pa.Table) -> artifact.FileEntry:
     return artifact.write_file(config.output, path, tables.parquet_bytes(table), table.num_rows)
-
-
-def _scores_table(measured: list[tuple[str, Protocol, Measured]]) -> pa.Table:
-    """One row per pair: benchmark, protocol, pair, rows of its images, same, cosine, judged right."""
-    parts = []
-    for name, protocol, outcome in measured:
-        n = len(protocol.same_n)
-        parts.append(
-            pa.table(
-                {
-                    "benchmark": pa.array([name] * n),
-                    "protocol": pa.array([protocol.name] * n),
-                    "pair": np.arange(n, dtype=np.int32),
-                    "left": protocol.left_n.astype(np.int32),
-                    "right": protocol.right_n.astype(np.int32),
-                    "same": protocol.same_n,
-                    "cosine": outcome.score_n,
-                    "correct": outcome.correct_n,
-                }
-            )
-        )
-    return pa.concat_tables(parts).combine_chunks()
-
-
-def _roc_table(measured: list[tuple[str, Protocol, Measured]]) -> pa.Table:
-    """The corners of every ROC: benchmark, protocol, far, tar, threshold (cosine; null: accept nothing)."""
-    parts = []
-    for name, protocol, outcome in measured:
-        keep = corners(outcome.curve)
-        threshold = outcome.curve.threshold_k[keep]
-        parts.append(
-            pa.table(
-                {
-                    "benchmark": pa.array([name] * len(keep)),
-                    "protocol": pa.array([protocol.name] * len(keep)),
-                    "far": outcome.curve.far_k[keep],
-                    "tar": outcome.curve.tar_k[keep],
-                    "threshold": pa.array(threshold, mask=~np.isfinite(threshold)),
-                }
-            )
-        )
-    return pa.concat_tables(parts).combine_chunks()

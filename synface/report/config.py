@@ -1,0 +1,41 @@
+"""Configuration of the verb ``report``."""
+
+from typing import ClassVar
+
+from pydantic import Field, model_validator
+
+from synface.settings import InputUri, Settings, StageConfig, input_uris
+
+
+class NamedInput(Settings):
+    """One of several recognizers or evaluations that are shown side by side."""
+
+    name: str = Field(min_length=1, max_length=60)
+    uri: InputUri
+
+
+class ReportConfig(StageConfig):
+    """One self-contained HTML page of a run, with every figure as PNG, SVG and CSV beside it."""
+
+    verb: ClassVar[str] = "report"
+
+    title: str = Field(default="synface", max_length=200)
+    pool: InputUri | None = Field(default=None, description="identities table that the packing chose from")
+    pack: InputUri | None = Field(default=None, description="packed identities")
+    images: InputUri | None = Field(default=None, description="generated images")
+    recognizer: InputUri | None = Field(default=None, description="trained recognizer")
+    evaluation: InputUri | None = Field(default=None, description="its evaluation")
+    recognizers: list[NamedInput] = Field(default=[], description="further recognizers: [{name, uri}, ...]")
+    evaluations: list[NamedInput] = Field(default=[], description="further evaluations: [{name, uri}, ...]")
+    grid_identities: int = Field(default=10, ge=1, le=100, description="rows of the sample grid")
+    grid_images: int = Field(default=10, ge=1, le=64, description="images a row")
+
+    @model_validator(mode="after")
+    def _something_to_show(self) -> "ReportConfig":
+        if not input_uris(self):
+            raise ValueError("nothing to report: give at least one of pack, images, recognizer, evaluation")
+        for field in ("recognizers", "evaluations"):
+            names = [item.name for item in getattr(self, field)]
+            if len(set(names)) != len(names):
+                raise ValueError(f"{field}: names must differ, got {', '.join(names)}")
+        return self

@@ -1,0 +1,201 @@
+"""What a report shows, read from the artifacts of a run. No drawing."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from synface.core.errors import InputError
+from synface.core.rng import permutation
+from synface.core.sphere import nearest_cosine
+from synface.report.config import ReportConfig
+from synface.store import artifact, schemas, tables
+from synface.store import uri as uris
+
+#: larger tables are compared on a keyed sample of this many rows
+SAMPLE = 20_000
+HISTORY_FILE = "history.json"
+RESULTS_FILE = "results.json"
+SCORES_FILE = "data/scores.parquet"
+ROC_FILE = "data/roc.parquet"
+WEIGHTS_FILE = "config.json"
+
+MAGIC = {b"\xff\xd8": "image/jpeg", b"\x89P": "image/png", b"RI": "image/webp"}
+
+
+@dataclass(frozen=True)
+class Packing:
+    """Nearest cosines of the chosen identities, the same for as many random pool members, and the numbers."""
+
+    nearest_n: np.ndarray
+    unpacked_n: np.ndarray | None
+    numbers: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Grid:
+    """Rows of encoded images, one identity a row."""
+
+    rows: tuple[tuple[str, tuple[bytes, ...]], ...]
+    numbers: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Training:
+    """A recognizer's history and what its weights state about themselves."""
+
+    history: tuple[Mapping[str, float], ...]
+    weights: Mapping[str, Any]
+    numbers: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """results.json, and scores and ROC by (benchmark, protocol)."""
+
+    content: Mapping[str, Any]
+    scores: Mapping[tuple[str, str], tuple[np.ndarray, np.ndarray]]
+    roc: Mapping[tuple[str, str], tuple[np.ndarray, np.ndarray]]
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where a part of the report comes from."""
+
+    role: str
+    uri: str
+    manifest: artifact.Manifest
+
+
+@dataclass(frozen=True)
+class Run:
+    """Everything that a page shows; parts that were not given are None or empty."""
+
+    title: str
+    packing: Packing | None
+    grid: Grid | None
+    trainings: Mapping[str, Training]
+    evaluations: Mapping[str, Evaluation]
+    sources: tuple[Source, ...]
+
+
+def read(config: ReportConfig) -> Run:
+    """Read and check every input of a report.
+
+    Raises:
+        InputError: an input that is missing, of another kind, or damaged.
+    """
+    recognizers = {item.name: item.uri for item in config.recognizers}
+    evaluations = {item.name: item.uri for item in config.evaluations}
+    if config.recognizer:
+        recognizers = {"this run": config.recognizer, **recognizers}
+    if config.evaluation:
+        evaluations = {"this run": config.evaluation, **evaluations}
+    return Run(
+        title=config.title,
+        packing=read_packing(config.pack, config.pool) if config.pack else None,
+        grid=read_grid(config.images, config.grid_identities, config.grid_images) if config.images else None,
+        trainings={name: read_training(uri) for name, uri in recognizers.items()},
+        evaluations={name: read_evaluation(uri) for name, uri in evaluations.items()},
+        sources=tuple(_sources(config, recognizers, evaluations)),
+    )
+
+
+def _sources(config: ReportConfig, recognizers: dict[str, str], evaluations: dict[str, str]) -> list[Source]:
+    roles = [("pool", config.pool), ("identities", config.pack), ("images", config.images)]
+    roles += [(f"recognizer ({name})" if name != "this run" else "recognizer", u) for name, u in recognizers.items()]
+    roles += [(f"evaluation ({name})" if name != "this run" else "evaluation", u) for name, u in evaluations.items()]
+    return [Source(role, uri, artifact.require(uri)) for role, uri in roles if uri]
+
+
+def read_packing(pack: str, pool: str | None) -> Packing:
+    """Nearest cosines of a packing; with a pool also those of as many of its members drawn at random."""
+    chosen = tables.read_identities(pack)
+    nearest = np.asarray(chosen["nearest_cosine"].to_numpy(zero_copy_only=False), np.float64)
+    if not np.isfinite(nearest).all():
+        nearest = nearest_cosine(_sampled(schemas.embeddings(chosen), len(chosen)))[0].astype(np.float64)
+    unpacked = None
+    if pool is not None:
+        members = schemas.embeddings(tables.read_identities(pool))
+        if len(members) > 1 and len(chosen) > 1:
+            unpacked = nearest_cosine(_sampled(members, min(len(chosen), len(members))))[0].astype(np.float64)
+    return Packing(nearest, unpacked, artifact.require(pack, "identities").numbers)
+
+
+def _sampled(x_nd: np.ndarray, count: int) -> np.ndarray:
+    """`count` rows at most `SAMPLE`, drawn by a fixed key; all rows where that many are asked."""
+    count = min(count, SAMPLE)
+    return x_nd if count == len(x_nd) else x_nd[permutation(len(x_nd), "report", "unpacked")[:count]]
+
+
+def read_grid(uri: str, identities: int, images: int) -> Grid:
+    """The first images of the first identities, shard after shard until there are enough."""
+    rows: dict[str, list[bytes]] = {}
+    for table in tables.iter_images(uri, ["identity_id", "image"]):
+        _collect(table, rows, identities, images)
+        if len(rows) >= identities and all(len(row) >= images for row in rows.values()):
+            break
+    manifest = artifact.require(uri, "images")
+    if not rows:
+        raise InputError(f"{uri}: the images table has no rows; generate it first")
+    return Grid(tuple((name, tuple(row)) for name, row in rows.items()), manifest.numbers)
+
+
+def _collect(table: pa.Table, rows: dict[str, list[bytes]], identities: int, images: int) -> None:
+    names = table["identity_id"].to_pylist()
+    for index, name in enumerate(names):
+        if name not in rows and len(rows) >= identities:
+            continue
+        row = rows.setdefault(name, [])
+        if len(row) < images:
+            row.append(table["image"][index].as_py()["bytes"])
+
+
+def media_type(data: bytes) -> str:
+    """The media type of an encoded image, by its first bytes."""
+    return MAGIC.get(data[:2], "application/octet-stream")
+
+
+def read_training(uri: str) -> Training:
+    """The history of a recognizer's training (empty where none is kept) and its stated conventions."""
+    manifest = artifact.require(uri, "recognizer")
+    listed = {f.path: f for f in manifest.files}
+    history = _json(uri, listed[HISTORY_FILE]) if HISTORY_FILE in listed else []
+    stated = _json(uri, listed[WEIGHTS_FILE]) if WEIGHTS_FILE in listed else {}
+    return Training(tuple(history), stated, manifest.numbers)
+
+
+def read_evaluation(uri: str) -> Evaluation:
+    """An evaluation's numbers, pair scores and ROC corners."""
+    manifest = artifact.require(uri, "evaluation")
+    listed = {f.path: f for f in manifest.files}
+    missing = [name for name in (RESULTS_FILE, SCORES_FILE, ROC_FILE) if name not in listed]
+    if missing:
+        raise InputError(f"{uri}: has no {missing[0]}; evaluate again with this version of synface")
+    scores = tables.parse_parquet(tables.read_listed(uri, listed[SCORES_FILE]), uris.join(uri, SCORES_FILE))
+    corners = tables.parse_parquet(tables.read_listed(uri, listed[ROC_FILE]), uris.join(uri, ROC_FILE))
+    pairs = {}
+    for key, part in _by_protocol(scores).items():
+        cosine, same = part["cosine"].to_numpy(), part["same"].to_numpy(zero_copy_only=False)
+        pairs[key] = (cosine[same], cosine[~same])
+    lines = {key: (part["far"].to_numpy(), part["tar"].to_numpy()) for key, part in _by_protocol(corners).items()}
+    return Evaluation(_json(uri, listed[RESULTS_FILE]), pairs, lines)
+
+
+def _by_protocol(table: pa.Table) -> dict[tuple[str, str], pa.Table]:
+    """The table's parts by (benchmark, protocol), in their order."""
+    keys = list(zip(table["benchmark"].to_pylist(), table["protocol"].to_pylist(), strict=True))
+    rows: dict[tuple[str, str], list[int]] = {}
+    for index, key in enumerate(keys):
+        rows.setdefault(key, []).append(index)
+    return {key: table.take(index) for key, index in rows.items()}
+
+
+def _json(uri: str, entry: artifact.FileEntry) -> Any:
+    try:
+        return json.loads(tables.read_listed(uri, entry))
+    except ValueError as error:
+        raise InputError(f"{uris.join(uri, entry.path)}: not JSON ({error})") from error
