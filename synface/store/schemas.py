@@ -37,7 +37,7 @@ IMAGE = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
 def images_schema(attributes: pa.StructType, metadata: dict[str, str] | None = None) -> pa.Schema:
     """The images table; `attributes` is the struct of what the generator knows (pose, light, ...)."""
     fields = [
-        pa.field("image", IMAGE, nullable=False),
+        pa.field("image", IMAGE),  # nullable, or Hugging Face's reader does not see an image in it
         pa.field("label", pa.int64(), nullable=False),
         pa.field("identity_id", pa.string(), nullable=False),
         pa.field("sample", pa.int32(), nullable=False),

@@ -1,0 +1,188 @@
+"""Runs of the command line as separate processes, and what happens to them: each with a Ray cluster of its own."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+import yaml
+from generate_helpers import files
+
+from synface.store import artifact, ledger, tables
+from synface.store import s3 as store_s3
+from synface.store import uri as uris
+from synface.store.verify import verify
+
+pytestmark = pytest.mark.slow
+
+#: 60 identities x 8 images in 15 shards, each about half a second of sleep
+FIELDS = {
+    "generator": "pattern_generator:Pattern",
+    "num_identities": 60,
+    "images_per_identity": 8,
+    "images_per_shard": 32,
+    "image_size": 16,
+    "options": {"seconds_per_image": 0.015},
+    "how": {"max_actors": 1, "progress_seconds": 0.5},
+}
+
+
+#: what a test started; a failed test leaves nothing running
+STARTED: list[subprocess.Popen] = []
+
+
+@pytest.fixture(autouse=True)
+def ended():
+    yield
+    for process in STARTED:
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.communicate()
+    STARTED.clear()
+
+
+def start(folder: Path, output: str, **fields) -> subprocess.Popen:
+    recipe = folder / f"recipe-{time.time_ns()}.yaml"
+    recipe.write_text(yaml.safe_dump({"generate": FIELDS | fields | {"output": output}}))
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parent), "RAY_AUTH_MODE": "disabled"}
+    process = subprocess.Popen(
+        [sys.executable, "-m", "synface.cli", "generate", "--config", str(recipe)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=environment,
+        start_new_session=True,
+    )
+    STARTED.append(process)
+    return process
+
+
+def finish(process: subprocess.Popen, code: int = 0) -> dict:
+    out, err = process.communicate(timeout=400)
+    assert process.returncode == code, err[-3000:]
+    result = json.loads(out.splitlines()[-1])
+    assert result["exit_code"] == code
+    return result | {"stderr": err}
+
+
+def wait_for_shards(process: subprocess.Popen, output: str, count: int) -> None:
+    deadline = time.monotonic() + 240
+    while len(uris.list_files(uris.join(output, ledger.LEDGER))) < count:
+        assert process.poll() is None, process.communicate()[1][-3000:]
+        assert time.monotonic() < deadline, "no progress"
+        time.sleep(0.05)
+
+
+def remote_files(output: str) -> dict[str, bytes]:
+    return {p: uris.read_bytes(uris.join(output, p)) for p, _ in uris.list_files(output) if "result-" not in p}
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("undisturbed")
+    result = finish(start(folder, str(folder / "o")))
+    assert result["images"] == 480 and result["shards"] == 15 and not result["cached"]
+    return files(folder / "o")
+
+
+def test_a_killed_driver_is_resumed_to_the_same_bytes(undisturbed, tmp_path):
+    output = str(tmp_path / "o")
+    for shards in (2, 7):
+        process = start(tmp_path, output)
+        wait_for_shards(process, output, shards)
+        os.killpg(process.pid, signal.SIGKILL)
+        process.communicate()
+        assert artifact.load_manifest(output) is None
+    done = ledger.load(output)
+    result = finish(start(tmp_path, output, how={"max_actors": 2, "cpus_per_actor": 0.4}))
+    assert not result["cached"] and files(output) == undisturbed
+    assert "generate: " in result["stderr"] and len(done) >= 7
+    assert finish(start(tmp_path, output))["cached"]
+
+
+def test_a_killed_actor_is_replaced(undisturbed, tmp_path):
+    output = str(tmp_path / "o")
+    process = start(tmp_path, output)
+    wait_for_shards(process, output, 3)
+    actors = [p for p in own_processes(process.pid) if "MapWorker" in p[1]]
+    assert actors
+    for pid, _ in actors:
+        os.kill(pid, signal.SIGKILL)
+    finish(process)
+    assert files(output) == undisturbed
+
+
+def own_processes(leader: int) -> list[tuple[int, str]]:
+    """(pid, title) of every process that descends from `leader`."""
+    children = psutil.Process(leader).children(recursive=True)
+    return [(c.pid, " ".join(c.cmdline())) for c in children if c.is_running()]
+
+
+def test_two_drivers_at_once_leave_one_valid_table(undisturbed, tmp_path):
+    output = str(tmp_path / "o")
+    both = [start(tmp_path, output), start(tmp_path, output)]
+    results = [finish(p) for p in both]
+    assert {r["images"] for r in results} == {480}
+    assert files(output) == undisturbed and verify(output)["exit_code"] == 0
+
+
+def test_object_storage_gets_the_bytes_of_a_local_disk(undisturbed, tmp_path, s3):
+    store_s3.client.cache_clear()
+    output = uris.join(s3, "sets/one")
+    result = finish(start(tmp_path, output))
+    assert result["uri"] == output
+    assert remote_files(output) == undisturbed
+    assert sum(t.num_rows for t in tables.iter_images(output)) == 480
+    assert finish(start(tmp_path, output))["cached"]
+
+
+def test_a_store_that_is_away_for_20_seconds_costs_only_time(undisturbed, tmp_path, s3, swift_server):
+    store_s3.client.cache_clear()
+    output = uris.join(s3, "sets/two")
+    process = start(tmp_path, output)
+    wait_for_shards(process, output, 3)
+    swift_server.stop()
+    time.sleep(20)
+    assert process.poll() is None
+    swift_server.start()
+    finish(process)
+    assert remote_files(output) == undisturbed
+
+
+def test_a_missing_bucket_is_refused_in_seconds(tmp_path, s3):
+    started = time.monotonic()
+    result = finish(start(tmp_path, "s3://no-such-bucket-here/x"), code=2)
+    assert "the bucket does not exist" in result["error"] and time.monotonic() - started < 60
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    place = tmp_path / "small"
+    place.mkdir()
+    made = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=160k", "tmpfs", str(place)], capture_output=True)
+    if made.returncode:
+        pytest.skip(f"cannot mount a small tmpfs here: {made.stderr.decode().strip()}")
+    yield place
+    subprocess.run(["umount", str(place)], check=True)
+
+
+def test_a_full_disk_is_told_and_the_rest_follows_when_there_is_room(undisturbed, small_disk, tmp_path):
+    output = str(small_disk / "o")
+    result = finish(start(tmp_path, output), code=2)
+    assert "no space left on the device; free some" in result["error"]
+    assert result["stderr"].count("Traceback") == 0
+    assert 0 < len(ledger.load(output)) < 15 and artifact.load_manifest(output) is None
+    subprocess.run(["mount", "-o", "remount,size=16m", str(small_disk)], check=True)
+    finish(start(tmp_path, output))
+    assert files(output) == undisturbed
+
+
+def test_a_table_with_failures_ends_with_exit_code_3(tmp_path):
+    options = {"bad_samples": [[1, 0]]}
+    result = finish(start(tmp_path, str(tmp_path / "o"), options=options, num_identities=4), code=3)
+    assert result["failed"] == 1 and result["images"] == 31 and "pattern-000001, sample 0" in result["error"]
