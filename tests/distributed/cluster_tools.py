@@ -63,14 +63,14 @@ class OwnCluster:
         )
 
     def start(self, *command: str, log: str, **more: str) -> subprocess.Popen[Any]:
-        """A driver in the background; ended with the cluster."""
-        with open(self.folder / log, "w") as out:
+        """A driver in the background, ended with the cluster; its streams go to ``<log>.out`` and ``<log>.err``."""
+        with open(self.folder / f"{log}.out", "w") as out, open(self.folder / f"{log}.err", "w") as err:
             process = subprocess.Popen(
                 command,
                 env={**self.environment, **more},
                 cwd=self.folder,
                 stdout=out,
-                stderr=out,
+                stderr=err,
                 start_new_session=True,
             )
         self.started.append(process)
@@ -165,6 +165,7 @@ def base_environment(folder: Path) -> dict[str, str]:
         "RAY_USAGE_STATS_ENABLED": "0",
         "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.2",
         "OMP_NUM_THREADS": "1",
+        "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]]),
         "PYTHONPATH": os.pathsep.join([str(HERE), str(ROOT)]),
     }
 

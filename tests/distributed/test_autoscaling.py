@@ -2,20 +2,22 @@
 
 import hashlib
 import json
+import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from cluster_tools import Watch, base_environment, own_cluster, temporary_folder
+from cluster_tools import OwnCluster, Watch, base_environment, own_cluster, temporary_folder
 
 from synface.ops.cluster import SHARED_PATHS_VARIABLE
 
 pytestmark = pytest.mark.slow
 
 SHARDS = 24
-#: seconds of work per shard: long enough that a preemption hits one that is under way
-SHARD_SECONDS = 3.0
+#: what the nodes find in their environment: seconds per image, and a gate that holds back the second half
+SLOW = {"SLOW_SECONDS": "0.3"}
 WORKER = {"resources": {"CPU": 2, "object_store_memory": 100_000_000}, "labels": {"market": "spot"}, "max_workers": 3}
 GENERATE = [
     *(sys.executable, "-m", "synface.cli", "generate", "--generator", "slow_generator:SlowGenerator"),
@@ -42,75 +44,85 @@ print("accepted", len([n for n in demand.nodes() if n.get("CPU")]) < 3)
 """
 
 
+@pytest.fixture(scope="module")
+def gate() -> Iterator[Path]:
+    with temporary_folder() as folder:
+        yield folder / "gate"
+
+
+@pytest.fixture(scope="module")
+def cluster(gate: Path) -> Iterator[OwnCluster]:
+    options = ("--num-cpus=0", "--include-dashboard=false")
+    environment = {**SLOW, "GATE": str(gate)}
+    with own_cluster(*options, environment=environment, autoscaling={"worker": WORKER}) as cluster:
+        yield cluster
+
+
+@pytest.fixture(scope="module")
+def watch(cluster: OwnCluster) -> Watch:
+    watch = Watch(cluster)
+    watch.until(lambda: watch.nodes is not None, 90, "the watcher sees the head")
+    return watch
+
+
+def test_no_worker_before_any_work(watch):
+    assert watch.workers() == set()
+
+
+def test_demands_are_put_to_the_autoscaler(cluster, watch):
+    asked = cluster.run(sys.executable, "-c", DEMANDS, timeout=150)
+    assert asked.returncode == 0, asked.stderr[-3000:]
+    lines = asked.stdout.splitlines()
+    too_many, gpu, unreachable, accepted = (line for line in lines if line.startswith(("InputError", "accepted")))
+    assert too_many.startswith("InputError 3 pool: the cluster cannot satisfy 7 x {CPU: 1} (room for")
+    assert gpu.startswith("InputError 3 pool: the cluster cannot satisfy 1 x {CPU: 1, GPU: 1} (room for 0 of 1")
+    assert unreachable.startswith("InputError output /elsewhere/out: a local path on a cluster")
+    assert accepted == "accepted True"
+
+
+def test_nodes_come_one_is_preempted_the_work_is_whole_and_nodes_leave(cluster, watch, gate):
+    times = {"idle nodes gone": watch.until(lambda: not watch.workers(), 90, "idle nodes leave")}
+    output = cluster.folder / "out"
+    started = time.monotonic()
+    shared = {SHARED_PATHS_VARIABLE: str(cluster.folder)}
+    driver = cluster.start(*GENERATE, "--output", str(output), log="generate", **shared)
+    try:
+        watch.until(watch.workers, 90, "a first worker")
+        times["first worker"] = round(time.monotonic() - started, 1)
+        watch.until(lambda: len(watch.workers()) >= 2, 90, "a second worker")
+        times["second worker"] = round(time.monotonic() - started, 1)
+        watch.until(lambda: len(list(output.glob("data/*"))) >= 2, 120, "two shards are done")
+
+        before = watch.workers()
+        victim = sorted(before)[0]
+        cluster.raylet(victim).kill()
+        times["death noticed"] = watch.until(lambda: victim not in watch.workers(), 60, "the death is noticed")
+        times["replaced"] = watch.until(lambda: watch.workers() - before, 90, "a new node")
+        assert driver.poll() is None, "the gate did not hold the work back"
+        gate.touch()
+        assert driver.wait(240) == 0
+    finally:
+        print((cluster.folder / "generate.err").read_text()[-6000:])
+    times["work done"] = round(time.monotonic() - started, 1)
+    times["workers gone"] = watch.until(lambda: not watch.workers(), 90, "workers leave")
+    print(times)
+
+    result = json.loads((cluster.folder / "generate.out").read_text().strip().splitlines()[-1])
+    assert (result["images"], result["failed"], result["exit_code"]) == (SHARDS * 4, 0, 0)
+    assert digests(output) == calm_digests()
+
+
 def digests(output: Path) -> dict[str, str]:
-    """sha256 of every data file, and of the manifest without times."""
+    """sha256 of every data file that the manifest may list."""
     files = {p.name: hashlib.sha256(p.read_bytes()).hexdigest() for p in sorted(output.glob("data/*"))}
     assert len(files) == SHARDS
     return files
 
 
-def last_line(text: str) -> dict:
-    return json.loads(text.strip().splitlines()[-1])
-
-
-def test_nodes_come_one_is_preempted_the_work_is_whole_and_nodes_leave():
-    times: dict[str, float] = {}
-    with own_cluster("--num-cpus=0", "--include-dashboard=false", autoscaling={"worker": WORKER}) as cluster:
-        watch = Watch(cluster)
-        watch.until(lambda: watch.nodes is not None, 60, "the watcher sees the head")
-        assert watch.workers() == set()
-
-        asked = cluster.run(sys.executable, "-c", DEMANDS, timeout=120)
-        assert asked.returncode == 0, asked.stderr[-3000:]
-        lines = asked.stdout.splitlines()
-        too_many, gpu, unreachable, accepted = (line for line in lines if line.startswith(("InputError", "accepted")))
-        assert too_many.startswith("InputError 3 pool: the cluster cannot satisfy 7 x {CPU: 1} (room for")
-        assert gpu.startswith("InputError 3 pool: the cluster cannot satisfy 1 x {CPU: 1, GPU: 1} (room for 0 of 1")
-        assert unreachable.startswith("InputError output /elsewhere/out: a local path on a cluster")
-        assert accepted == "accepted True"
-        watch.until(lambda: not watch.workers(), 90, "what was started for the question leaves")
-
-        started = time.monotonic()
-        output = cluster.folder / "out"
-        driver = cluster.start(
-            *GENERATE,
-            *("--output", str(output)),
-            log="generate.log",
-            SLOW_SECONDS=str(SHARD_SECONDS / 4),
-            **{SHARED_PATHS_VARIABLE: str(cluster.folder)},
-        )
-        try:
-            watch.until(lambda: watch.workers(), 60, "a first worker")
-            times["first worker"] = round(time.monotonic() - started, 1)
-            watch.until(lambda: len(watch.workers()) >= 2, 90, "a second worker")
-            times["second worker"] = round(time.monotonic() - started, 1)
-            watch.until(lambda: len(list(output.glob("data/*"))) >= 2, 120, "two shards are done")
-            before = watch.workers()
-            victim = sorted(before)[0]
-            cluster.raylet(victim).kill()
-            times["death noticed"] = watch.until(lambda: victim not in watch.workers(), 30, "the death is noticed")
-            times["replaced"] = watch.until(lambda: watch.workers() - before, 90, "a new node")
-            assert driver.poll() is None, "the work was over before the new node came"
-            assert driver.wait(240) == 0
-        except BaseException:
-            print((cluster.folder / "generate.log").read_text()[-6000:])
-            raise
-        times["work done"] = round(time.monotonic() - started, 1)
-        times["workers gone"] = watch.until(lambda: not watch.workers(), 90, "workers leave")
-        result = last_line((cluster.folder / "generate.log").read_text())
-        found = digests(output)
-    print(times)
-    assert (result["images"], result["failed"], result["exit_code"]) == (SHARDS * 4, 0, 0)
-
-    with temporary_folder() as folder:
-        calm = folder / "calm"
-        run_calmly(folder, calm)
-        assert digests(calm) == found
-
-
-def run_calmly(folder: Path, output: Path) -> None:
+def calm_digests() -> dict[str, str]:
     """The same run on a local cluster of its own, undisturbed."""
-    import subprocess
-
-    command = [*GENERATE, "--output", str(output)]
-    subprocess.run(command, env=base_environment(folder), cwd=folder, check=True, timeout=240, capture_output=True)
+    with temporary_folder() as folder:
+        output = folder / "calm"
+        command = [*GENERATE, "--output", str(output)]
+        subprocess.run(command, env=base_environment(folder), cwd=folder, check=True, timeout=240, capture_output=True)
+        return digests(output)
