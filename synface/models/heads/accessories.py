@@ -263,6 +263,8 @@ def dress(
         seed: of the picture.
     """
     worn = Worn([], [], [], nose_shift(assets, vertices))
+    if not names and occluder == "none":
+        return worn
     points = shell_points(vertices)
     for name in names:
         r = generator("heads", "accessory", name, seed)

@@ -34,7 +34,7 @@ class Domain:
         distance: nearest and farthest camera, decimetres.
         degrade: strength of everyday blur, noise, compression and low resolution, 0..1.
         occlusion: chance per picture of a hand, object or patch.
-        age_shift: years by which a quarter of the everyday pictures are older or younger.
+        age_shift: years by which one everyday picture in seven is older or younger.
         grade: spread of exposure, contrast, saturation and white balance.
     """
 

@@ -78,6 +78,9 @@ STYLES: dict[str, Style] = {
 }  # fmt: skip
 COMBS = ("down", "back", "side", "forward", "up", "out")
 DOWN, BACK, SIDE, FORWARD, UP, OUT = range(6)
+#: kinds of cards: combed with the style, over the forehead, of a pony tail, wound into a bun
+COMBED_CARD, FRINGE_CARD, TAIL_CARD, BUN_CARD = 0.0, 1.0, 2.0, 3.0
+_GATHERED_CARDS = 130
 
 
 @dataclass(frozen=True)
@@ -163,7 +166,11 @@ def grow(g, roots_n3, normals_n3, length_n, fringe_n, random_nk, centre, radius_
         front = smoothstep(0.45, 0.95, rz)
         crown = smoothstep(0.15, 0.6, ry)
         cx, cy, cz = _comb(g, rx, ry, rz, front, random_nk[n, 1] - 0.5)
-        if fringe_n[n] > 0:
+        if fringe_n[n] == BUN_CARD:
+            cx, cy, cz = ny - 0.3 * nz, 0.2 * nz - nx, 0.3 * nx - 0.2 * ny
+        elif fringe_n[n] == TAIL_CARD:
+            cx, cy, cz = 0.0, -1.0, -0.25
+        elif fringe_n[n] > 0:
             cx, cy, cz = 0.5 * rx + g.sweep, -0.5, 0.9
         elif g.comb != OUT:
             if g.gather > 0:
@@ -190,7 +197,7 @@ def grow(g, roots_n3, normals_n3, length_n, fringe_n, random_nk, centre, radius_
         fall = 0.0
         points_nk3[n, 0, 0], points_nk3[n, 0, 1], points_nk3[n, 0, 2] = px, py, pz
         for k in range(1, steps + 1):
-            fall = min(1.0, fall + g.gravity * step * 3.0)
+            fall = min(1.0, fall + (g.gravity if fringe_n[n] != TAIL_CARD else 0.8) * step * 3.0)
             if g.gravity > 0.45:
                 fall = max(fall, 1.0 - smoothstep(0.15, 0.65, py - centre[1]))
             keep = 0.55
@@ -276,9 +283,10 @@ def card_triangles(count: int, length: int) -> np.ndarray:
 
 def changed_identity(identity: Identity, change: HairChange) -> Identity:
     """The identity with the picture's hair change applied to its hair parameters."""
-    hair = replace(identity.hair, length=identity.hair.length * change.length)
+    hair = identity.hair
     if change.style_seed is not None:
-        r = generator("heads", "restyle", change.style_seed)
+        r = generator("heads", "restyle", identity.domain, identity.seed, change.style_seed)
+        hair = replace(hair, length=float(hair.length * np.exp(r.normal(0, 0.25))))
         names = tuple(s for s in DOMAINS[identity.domain].hair_styles if s != "bald")
         p = style_chances(names, identity.male, np.array(identity.ancestry), identity.age)
         style = str(r.choice(names, p=p)) if hair.style != "bald" else "bald"
@@ -315,6 +323,19 @@ def sample_roots(
     return at(points)[keep], at(grid.direction)[keep], canonical[keep]
 
 
+def gathered_cards(
+    style: Style, factor: float, centre: np.ndarray, radius: np.ndarray, r: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Roots, normals and lengths of the cards of a pony tail or a bun at the back of the head."""
+    back = np.array([0.0, 0.42, -0.85]) / np.hypot(0.42, 0.85)
+    knot = centre + back * (radius_at(*back, radius) + 0.06)
+    unit = r.normal(size=(_GATHERED_CARDS, 3))
+    unit /= np.linalg.norm(unit, axis=1, keepdims=True)
+    if style.gather == "tail":
+        return knot + 0.05 * unit, 0.5 * unit + back, r.uniform(1.2, 2.0, _GATHERED_CARDS) * factor
+    return knot + 0.12 * back + 0.20 * unit, unit, r.uniform(0.25, 0.4, _GATHERED_CARDS)
+
+
 def build_hair(identity: Identity, vertices_v3: np.ndarray) -> HairMesh:
     """Cap and cards of the identity's hair on its (neutral) head."""
     h, style, grid = identity.hair, STYLES[identity.hair.style], shell_grid()
@@ -338,12 +359,19 @@ def build_hair(identity: Identity, vertices_v3: np.ndarray) -> HairMesh:
     if style.sides < 0.5:
         length *= 0.35 + 0.65 * crown
     forehead = (canonical[:, 2] > 0.95) & (np.abs(canonical[:, 0]) < 0.55) if count else np.zeros(0, bool)
-    fringe = np.where(forehead & (style.fringe > 0), 1.0, 0.0)
+    fringe = np.where(forehead & (style.fringe > 0), FRINGE_CARD, COMBED_CARD)
     fall = np.clip(canonical[:, 1] - 7.62, 0.08, None) if count else np.zeros(0)
-    shaped = np.minimum(style.length * style.fringe * (0.6 + 0.5 * h.fringe), fall + 0.16 * h.fringe)
+    shaped = np.minimum(style.length * style.fringe * (0.6 + 0.5 * h.fringe), 0.9 * fall + 0.08 * h.fringe)
     length = np.where(fringe > 0, shaped * r.uniform(0.8, 1.05, count), length)
     if style.gather:
-        length = np.minimum(length, 0.9 * np.hypot(canonical[:, 2] + 0.45, canonical[:, 1] - 7.5) + 0.15)
+        length = np.minimum(length, 0.8 * np.hypot(canonical[:, 2] + 0.45, canonical[:, 1] - 7.6) + 0.08)
+    if style.gather:
+        knot, knot_normals, knot_length = gathered_cards(style, h.length, centre, radius, r)
+        roots, normals = np.concatenate([roots, knot]), np.concatenate([normals, knot_normals])
+        length = np.concatenate([length, knot_length])
+        kind = TAIL_CARD if style.gather == "tail" else BUN_CARD
+        fringe = np.concatenate([fringe, np.full(len(knot), kind)])
+        count = len(roots)
     growth = Growth(
         comb=COMBS.index(style.comb),
         lift=style.lift * h.volume,
@@ -351,7 +379,15 @@ def build_hair(identity: Identity, vertices_v3: np.ndarray) -> HairMesh:
         curl=style.curl * (0.5 + h.curl) + 0.03 * h.curl * (style.length > 0.8),
         frizz=style.frizz * (0.6 + h.curl),
         part=h.part,
-        face_width=float(np.ptp(vertices_v3[:, 0][vertices_v3[:, 2] > 0.9]) / 2 * 0.82),
+        face_width=float(
+            np.abs(
+                points[
+                    (grid.canonical[..., 1] > 7.0) & (grid.canonical[..., 1] < 7.6) & (grid.canonical[..., 2] > 0.95),
+                    0,
+                ]
+            ).max()
+        )
+        * 0.92,
         brow_y=7.75 + float((points[-1, 0] - grid.canonical[-1, 0])[1]),
         adhere=style.adhere,
         sweep=0.5 * (1 if h.part > 0 else -1) * (style.comb in ("side", "forward")),
@@ -374,13 +410,20 @@ def build_hair(identity: Identity, vertices_v3: np.ndarray) -> HairMesh:
     size = count * (segments + 1) * 2
     vertices, card_normals, tangents = (np.empty((size, 3), np.float32) for _ in range(3))
     ribbons(
-        lines, style.width * r.uniform(0.7, 1.3, count), centre.astype(np.float64), vertices, card_normals, tangents
+        lines,
+        style.width * r.uniform(0.7, 1.3, count) * np.where(fringe > 0, 0.65, 1.0),
+        centre.astype(np.float64),
+        vertices,
+        card_normals,
+        tangents,
     )
     surface = np.empty((count, segments + 1, 2, 3), np.float32)
     surface[..., 0] = [-1, 1]
     surface[..., 1] = (np.arange(segments + 1) / SEGMENTS)[:, None]
     surface[..., 2] = np.arange(count)[:, None, None]
-    cap_triangles = grid.triangles[cap_alpha[grid.triangles].max(1) > 0]
+    grown = cap_alpha > 0
+    a, b, c = grid.triangles.T
+    cap_triangles = grid.triangles[grown[a] | grown[b] | grown[c]]
     return HairMesh(
         vertices=np.concatenate([cap, vertices]),
         normals=np.concatenate([cap_normals, card_normals]),

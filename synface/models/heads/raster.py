@@ -65,7 +65,7 @@ def rasterize(points_v3, triangles_t3, material_t, alpha_v, surface_v3, depth_hw
     Args:
         points_v3: float32, x and y in pixels (y down), z (larger is nearer).
         triangles_t3: int32 vertex numbers, counter-clockwise seen from outside (in a y-up world).
-        material_t: int8; SKIN is culled when it faces away, shells and hair are cut by alpha.
+        material_t: int8; SKIN and SCALP are culled when they face away, shells and hair are cut by alpha.
         alpha_v: float32, a shell is kept where it interpolates to >= 0.
         surface_v3: float32, for hair (across, along, card).
         depth_hw, triangle_hw, weights_hw3: written; fill them with -1e9, -1 and 0 before.
@@ -78,7 +78,7 @@ def rasterize(points_v3, triangles_t3, material_t, alpha_v, surface_v3, depth_hw
         x2, y2 = float(points_v3[c, 0]), float(points_v3[c, 1])
         area = (x1 - x0) * (y2 - y0) - (x2 - x0) * (y1 - y0)
         m = material_t[t]
-        if abs(area) < 1e-12 or (m == SKIN and area > 0.0):
+        if abs(area) < 1e-12 or ((m == SKIN or m == SCALP) and area > 0.0):
             continue
         left = max(0, int(np.ceil(min(x0, x1, x2) - 0.5)))
         right = min(width - 1, int(np.floor(max(x0, x1, x2) - 0.5)))
@@ -126,7 +126,7 @@ def rasterize_depth(points_v3, triangles_t3, material_t, alpha_v, surface_v3, de
         x1, y1 = float(points_v3[b, 0]), float(points_v3[b, 1])
         x2, y2 = float(points_v3[c, 0]), float(points_v3[c, 1])
         area = (x1 - x0) * (y2 - y0) - (x2 - x0) * (y1 - y0)
-        if abs(area) < 1e-12 or (m == SKIN and area > 0.0):
+        if abs(area) < 1e-12 or ((m == SKIN or m == SCALP) and area > 0.0):
             continue
         left = max(0, int(np.ceil(min(x0, x1, x2) - 0.5)))
         right = min(width - 1, int(np.floor(max(x0, x1, x2) - 0.5)))
@@ -189,6 +189,25 @@ def vertex_normals(vertices_v3, triangles_t3, normals_v3):
         normals_v3[i, 0] = x / length
         normals_v3[i, 1] = y / length
         normals_v3[i, 2] = z / length
+
+
+@numba.njit(cache=True, nogil=True)
+def perspective(position_v3, distance, plane_v2):
+    """Project onto the plane through the origin as a camera at z = distance sees it; y points down."""
+    for i in range(position_v3.shape[0]):
+        scale = distance / (distance - position_v3[i, 2])
+        plane_v2[i, 0] = position_v3[i, 0] * scale
+        plane_v2[i, 1] = -position_v3[i, 1] * scale
+
+
+@numba.njit(cache=True, nogil=True)
+def to_pixels(plane_v2, position_v3, frame_23, points_v3):
+    """Apply an affine map [2, 3] to the plane; keep the camera-space depth."""
+    for i in range(plane_v2.shape[0]):
+        x, y = plane_v2[i, 0], plane_v2[i, 1]
+        points_v3[i, 0] = frame_23[0, 0] * x + frame_23[0, 1] * y + frame_23[0, 2]
+        points_v3[i, 1] = frame_23[1, 0] * x + frame_23[1, 1] * y + frame_23[1, 2]
+        points_v3[i, 2] = position_v3[i, 2]
 
 
 def empty_buffers(height: int, width: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

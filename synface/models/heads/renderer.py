@@ -17,7 +17,7 @@ from synface.models.heads.domains import check_size
 from synface.models.heads.hair import HairMesh, build_hair, changed_identity
 from synface.models.heads.identity import Identity, aged, grey, morph_weights
 from synface.models.heads.noise import noise_table
-from synface.models.heads.shading import SHADOW_EXTENT, SHADOW_SIZE, Lamp, Look, blend_lens, shade
+from synface.models.heads.shading import SHADOW_EXTENT, Lamp, Look, blend_lens, shade
 from synface.models.heads.skin import bake_skin, texture_coordinates
 from synface.models.heads.variation import EYEWEAR, HEADWEAR, Light, Variation
 
@@ -139,7 +139,8 @@ class HeadRenderer:
         self.shadows = shadows
         self.full = full
         self._assets = load_assets()
-        self._texture_size = 384 if self.size <= 160 and not full else 768
+        self._texture_size = 256 if self.size <= 72 else 384 if self.size <= 160 and not full else 768
+        self._shadow_size = 128 if self.size <= 72 else 176 if self.size <= 160 else 320
         self._faces, self._skins, self._hairs = _Cache(6), _Cache(6), _Cache(12)
         self._backdrops = _Cache(4)
         base = self._assets.base
@@ -164,9 +165,11 @@ class HeadRenderer:
         styled = changed_identity(identity, variation.hair)
         hair: HairMesh = self._hairs.get(styled, lambda: build_hair(styled, neutral))
         worn = dress(assets, face, variation.accessories, variation.occluder, identity.skin.colour, variation.seed)
-        hidden = hidden_hair(worn, hair.vertices)
-        hair_triangles = hair.triangles[~hidden[hair.triangles].any(1)] if hidden.any() else hair.triangles
-        hair_material = hair.material[~hidden[hair.triangles].any(1)] if hidden.any() else hair.material
+        hair_triangles, hair_material = hair.triangles, hair.material
+        if worn.hides_hair or worn.hat_line is not None:
+            seen = ~hidden_hair(worn, hair.vertices)
+            kept = seen[hair.triangles[:, 0]] & seen[hair.triangles[:, 1]] & seen[hair.triangles[:, 2]]
+            hair_triangles, hair_material = hair.triangles[kept], hair.material[kept]
         start = len(face) + len(hair.vertices)
         vertices, all_normals = [face, hair.vertices], [normals, hair.normals]
         surface, alpha = [self._surface, hair.surface], [self._ones, hair.alpha]
@@ -253,13 +256,13 @@ class HeadRenderer:
         nose = self._assets.landmark["nose"]
         pivot = scene.vertices[nose].astype(np.float64) * [0, 1, 1] - [0, -0.15, _PIVOT_DEPTH]
         position = _turned(scene.vertices, turn, pivot)
-        depth_scale = variation.distance / (variation.distance - position[:, 2].astype(np.float64))
-        plane = np.stack([position[:, 0] * depth_scale, -position[:, 1] * depth_scale], 1)
+        plane = np.empty((len(position), 2), np.float32)
+        raster.perspective(position, variation.distance, plane)
         marks = self._landmarks(plane)
         frame = self._frame(marks, variation)
-        pixels = plane[:, :1] * frame[:, 0] + plane[:, 1:] * frame[:, 1] + frame[:, 2]
         samples = self.size * self.supersampling
-        points = np.concatenate([pixels * self.supersampling, position[:, 2:]], 1).astype(np.float32)
+        points = np.empty_like(position)
+        raster.to_pixels(plane, position, frame * self.supersampling, points)
         depth, triangle, weights = raster.empty_buffers(samples, samples)
         raster.rasterize(points, scene.triangles, scene.material, scene.alpha, scene.surface, depth, triangle, weights)
         lamp = _lamp(variation.light, self.shadows)
@@ -285,11 +288,11 @@ class HeadRenderer:
         return Render(image, landmarks.astype(np.float32), attributes(person, variation))
 
     def _shadow(self, scene: _Scene, position: np.ndarray, lamp: Lamp) -> np.ndarray:
-        depth = raster.empty_depth(SHADOW_SIZE if self.shadows else 1)
+        depth = raster.empty_depth(self._shadow_size if self.shadows else 1)
         if self.shadows:
             axes = np.array([lamp.right, lamp.up, (lamp.x, lamp.y, lamp.z)])
             points = _turned(position, axes)
-            points[:, :2] = points[:, :2] * (SHADOW_SIZE / SHADOW_EXTENT) + SHADOW_SIZE / 2
+            points[:, :2] = points[:, :2] * (self._shadow_size / SHADOW_EXTENT) + self._shadow_size / 2
             raster.rasterize_depth(points, scene.triangles, scene.material, scene.alpha, scene.surface, depth)
         return depth
 

@@ -14,7 +14,7 @@ from synface.models.heads.noise import noise, smoothstep
 from synface.models.heads.raster import EYE, HAIR, LASH, PLAIN, SKIN, TEETH, TONGUE, unit_hash
 
 Rgb = tuple[float, float, float]
-SHADOW_SIZE = 192
+#: side of the light's view, dm
 SHADOW_EXTENT = 3.4
 
 

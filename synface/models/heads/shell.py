@@ -99,7 +99,8 @@ def grid_triangles(rows: int, columns: int, closed: bool) -> np.ndarray:
 def shell_points(vertices_v3: np.ndarray) -> np.ndarray:
     """A person's shell, float32 [ROWS, COLUMNS, 3]: the outermost skin along each ray of the base head."""
     grid = shell_grid()
-    return (vertices_v3[grid.corners] * grid.weights[..., None]).sum(2)
+    a, b, c = (vertices_v3[grid.corners[..., k]] * grid.weights[..., k, None] for k in range(3))
+    return a + b + c
 
 
 def shell_radius(vertices_v3: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -238,7 +238,7 @@ def brow_strokes(identity: Identity, r: np.random.Generator) -> np.ndarray:
     taper = np.sin(np.clip(u * 0.86 + 0.16, 0, 1) * np.pi) ** 0.6
     across = r.uniform(-1, 1, (2, count)) * b.thickness * (0.35 + 0.65 * taper) * (1.0 - 0.45 * u)
     x = b.inner + (b.outer - b.inner) * u
-    y = 7.475 + b.height + b.arch * np.sin(u * 2.3) + b.slope * u + across
+    y = 7.475 + b.height + b.arch * (np.sin(u * 2.6 + 0.45) - 0.3) + b.slope * u + across
     lean = np.interp(u, [0, 0.25, 0.7, 1.0], [1.45, 0.85, 0.25, -0.35]) + r.normal(0, 0.2, (2, count))
     length = r.uniform(0.045, 0.085, (2, count)) * (0.55 + b.thickness / 0.09)
     width = r.uniform(0.0022, 0.0045, (2, count))

@@ -69,10 +69,9 @@ class Light:
 
 @dataclass(frozen=True)
 class HairChange:
-    """A change of hair against the identity's own: style seed (None keeps it), length factor and dye."""
+    """A change of hair against the identity's own: the person's other look number (None: their own), and dye."""
 
     style_seed: int | None = None
-    length: float = 1.0
     dye: Colour | None = None
     dye_amount: float = 0.0
 
@@ -188,11 +187,10 @@ def _accessories(r: np.random.Generator, chances: dict[str, float]) -> tuple[str
 def _hair_change(r: np.random.Generator, chance: float) -> HairChange:
     if r.random() >= chance:
         return HairChange()
-    length = float(np.exp(r.normal(0, 0.25)))
-    if r.random() < 0.7:
-        return HairChange(style_seed=int(r.integers(1 << 30)), length=length)
+    if r.random() < 0.7:  # few looks per person, so that pictures share them
+        return HairChange(style_seed=int(r.integers(3)))
     dye = [(0.50, 0.36, 0.19), (0.05, 0.03, 0.02), (0.22, 0.07, 0.03), (0.26, 0.16, 0.08)][int(r.integers(4))]
-    return HairChange(length=length, dye=dye, dye_amount=float(r.uniform(0.5, 0.95)))
+    return HairChange(dye=dye, dye_amount=0.8)
 
 
 def _quality(r: np.random.Generator, strength: float, grade: float) -> Quality:
@@ -200,7 +198,7 @@ def _quality(r: np.random.Generator, strength: float, grade: float) -> Quality:
     return Quality(
         blur=float(r.random() < 0.6 * strength + 0.1) * float(r.gamma(2.0, 0.45 * strength)),
         resolution=float(r.uniform(0.92 - 0.7 * strength, 0.95)) if r.random() < 0.5 * strength else 1.0,
-        noise=float(r.gamma(1.5, 3.4 * strength)),
+        noise=float(r.gamma(1.4, 2.6 * strength)),
         jpeg=int(r.integers(int(95 - 60 * strength), 98)) if r.random() < 0.2 + 0.7 * strength else 100,
         exposure=float(r.normal(0, 0.28 * grade)),
         contrast=float(np.exp(r.normal(0, 0.13 * grade))),
@@ -214,7 +212,7 @@ def _bad_quality(r: np.random.Generator) -> Quality:
     return Quality(
         blur=float(r.uniform(0.6, 2.6)) if r.random() < 0.6 else 0.0,
         resolution=float(r.uniform(0.16, 0.45)) if r.random() < 0.55 else 1.0,
-        noise=float(r.uniform(8, 30)) if r.random() < 0.6 else 3.0,
+        noise=float(r.uniform(6, 22)) if r.random() < 0.6 else 3.0,
         jpeg=int(r.integers(8, 35)) if r.random() < 0.6 else 75,
         exposure=float(r.uniform(-1.7, 0.9)),
         contrast=float(r.uniform(0.6, 1.2)),
@@ -248,7 +246,7 @@ def sample_variation(domain_name: str, *key: KeyPart, stress: str = "any") -> Va
     light = _light(r, ("soft", "front") if stress == "frontal" else d.lights, d.grade)
     worn = _accessories(r, {} if stress == "frontal" else d.accessories)
     quality = _quality(r, d.degrade, d.grade)
-    age_shift = d.age_shift * float(r.choice([-1.0, 0.0, 1.0], p=[0.12, 0.76, 0.12]))
+    age_shift = d.age_shift * float(r.choice([-1.0, 0.0, 1.0], p=[0.07, 0.86, 0.07]))
     occluder = str(r.choice(OCCLUDERS[1:])) if r.random() < d.occlusion else "none"
     hair = _hair_change(r, d.hair_change)
     if stress == "frontal":
