@@ -155,7 +155,8 @@ def results(run: Run) -> Section:
     """The table of protocols and metrics, accuracy with intervals, and the ROC."""
     shown: list[tuple[str, Table]] = []
     points: dict[str, dict[str, tuple[float, float, float]]] = {}
-    curves, rows, smallest = {}, [], 1.0
+    curves: dict[str, dict[str, tuple[np.ndarray, np.ndarray]]] = {}
+    rows, smallest = [], 1.0
     several = len(run.evaluations) > 1
     for name, evaluation in run.evaluations.items():
         shown.append((name if several else "", results_table(evaluation)))
@@ -164,7 +165,7 @@ def results(run: Run) -> Section:
             row = evaluation.content["results"][benchmark][protocol]
             points.setdefault(name, {})[label] = (row["accuracy"], *row["accuracy_ci95"])
             far, tar = evaluation.roc[benchmark, protocol]
-            curves[f"{name}: {label}" if several else label] = (far, tar)
+            curves.setdefault(name, {})[label] = (far, tar)
             rows += [(name, benchmark, protocol, float(f), float(t)) for f, t in zip(far, tar, strict=True)]
             smallest = min(smallest, 1 / row["impostor"])
     flat = [(name, p, *v) for name, part in points.items() for p, v in part.items()]
@@ -181,7 +182,7 @@ def results(run: Run) -> Section:
         "roc",
         "ROC",
         "True accept rate against false accept rate. The left end is one false accept.",
-        f"ROC curves of {len(curves)} protocols on a logarithmic axis",
+        f"ROC curves of {len(flat)} protocols on a logarithmic axis",
         figures.roc(curves, smallest),
         ("recognizer", "benchmark", "protocol", "far", "tar"),
         rows,

@@ -198,18 +198,27 @@ def training(history: Mapping[str, Sequence[Mapping[str, float]]]) -> Figure:
 
 
 @styled
-def roc(curves: Mapping[str, tuple[np.ndarray, np.ndarray]], smallest_far: float) -> Figure:
-    """TAR against FAR on a log axis.
+def roc(curves: Mapping[str, Mapping[str, tuple[np.ndarray, np.ndarray]]], smallest_far: float) -> Figure:
+    """TAR against FAR on a log axis: a colour per protocol, a dash per recognizer.
 
     Args:
-        curves: name -> (FAR, TAR), rising.
+        curves: recognizer -> protocol -> (FAR, TAR), rising.
         smallest_far: left end: what one false accept weighs (1 / impostor pairs).
     """
     figure, ((ax,),) = _figure(1, 1, 4.2)
-    for i, (name, (far, tar)) in enumerate(curves.items()):
-        x, y = _from(far, tar, smallest_far)
-        dashes = DASHES[i // len(SERIES) % len(DASHES)]
-        ax.plot(x, y, color=SERIES[i % len(SERIES)], dashes=dashes, linewidth=1.7, label=name, drawstyle="steps-post")
+    protocols = list(dict.fromkeys(p for lines in curves.values() for p in lines))
+    for number, (name, lines) in enumerate(curves.items()):
+        for protocol, (far, tar) in lines.items():
+            x, y = _from(far, tar, smallest_far)
+            ax.plot(
+                x,
+                y,
+                color=SERIES[protocols.index(protocol) % len(SERIES)],
+                dashes=DASHES[number % len(DASHES)],
+                linewidth=1.7,
+                label=protocol if len(curves) == 1 else f"{protocol}, {name}",
+                drawstyle="steps-post",
+            )
     ax.set_xscale("log")
     ax.set_xlim(smallest_far, 1)
     ax.set_ylim(0, 1.02)
@@ -217,7 +226,10 @@ def roc(curves: Mapping[str, tuple[np.ndarray, np.ndarray]], smallest_far: float
     ax.set_xlabel("false accept rate (FAR)")
     ax.set_ylabel("true accept rate (TAR)")
     ax.grid(which="major")
-    ax.legend(loc="lower right")
+    if len(curves) == 1:
+        ax.legend(loc="lower right")
+    else:
+        figure.legend(loc="outside right center", fontsize=8.5)
     return figure
 
 
@@ -257,7 +269,7 @@ def accuracy(rows: Mapping[str, Mapping[str, tuple[float, float, float]]]) -> Fi
     ax.grid(axis="x")
     ax.tick_params(axis="y", length=0)
     if len(rows) > 1:
-        ax.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0))
+        figure.legend(loc="outside upper left", ncols=4)
     return figure
 
 

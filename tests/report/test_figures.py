@@ -39,10 +39,13 @@ def test_packing_levels_and_counts():
 
 def test_roc_starts_at_the_highest_tar_below_its_left_end():
     far, tar = np.array([0, 0, 0.001, 0.01, 1.0]), np.array([0, 0.2, 0.4, 0.7, 1.0])
-    figure = figures.roc({"a": (far, tar)}, 0.001)
+    figure = figures.roc({"run": {"a": (far, tar)}}, 0.001)
     line = line_named(figure.axes[0], "a")
     assert line.get_xdata().tolist() == [0.001, 0.01, 1.0]
     assert line.get_ydata().tolist() == [0.4, 0.7, 1.0]
+    two = figures.roc({"x": {"a": (far, tar)}, "y": {"a": (far, tar)}}, 0.001)
+    assert line_named(two.axes[0], "a, x").get_color() == line_named(two.axes[0], "a, y").get_color()
+    assert line_named(two.axes[0], "a, x").get_linestyle() != line_named(two.axes[0], "a, y").get_linestyle()
 
 
 def test_similarity_shares_and_panels():
@@ -77,7 +80,7 @@ def test_slices_skip_groups_without_numbers():
 
 def test_bytes_are_deterministic_and_readable():
     def draw():
-        return figures.roc({"a": (np.array([0, 0.1, 1]), np.array([0, 0.5, 1.0]))}, 0.01)
+        return figures.roc({"r": {"a": (np.array([0, 0.1, 1]), np.array([0, 0.5, 1.0]))}}, 0.01)
 
     svg = figures.svg_text(draw(), "x")
     assert svg == figures.svg_text(draw(), "x")
@@ -89,7 +92,7 @@ def test_bytes_are_deterministic_and_readable():
 
 
 def test_inline_svg_takes_the_pages_colours_and_names_nothing_outside():
-    figure = figures.roc({"a": (np.array([0, 0.1, 1]), np.array([0, 0.5, 1.0]))}, 0.01)
+    figure = figures.roc({"r": {"a": (np.array([0, 0.1, 1]), np.array([0, 0.5, 1.0]))}}, 0.01)
     text = figures.inline_svg(figures.svg_text(figure, "x"), 'two "curves" & <more>')
     assert "http" not in text
     assert figures.INK not in text
