@@ -123,6 +123,22 @@ def test_guidance_of_linear_models_shifts_the_mean():
     np.testing.assert_allclose(each.mean((1, 2, 3)), MEAN * np.array([0, 0.5, 1, 1.5, 2]), atol=2e-4)
 
 
+def test_guidance_works_in_its_interval_alone():
+    """The DDIM trajectory by hand, with the guided estimate of x_0 at t = 499 only."""
+    model, settings = GaussianModel(), SamplerSettings("ddim", 4, guidance=3.0, guidance_interval=(0.3, 0.6))
+    steps, abar, x = times(model, settings), model.abar.numpy(), start()
+    assert steps == [999, 749, 499, 249]
+    for t in steps:
+        total = abar[t] * STD**2 + 1 - abar[t]
+        own, null = (mu + np.sqrt(abar[t]) * STD**2 * (x - np.sqrt(abar[t]) * mu) / total for mu in (MEAN, 0.0))
+        x0 = null + 3 * (own - null) if t == 499 else own
+        after = abar[t - 250] if t >= 250 else 1.0
+        x = np.sqrt(after) * x0 + np.sqrt(1 - after) * (x - np.sqrt(abar[t]) * x0) / np.sqrt(1 - abar[t])
+    np.testing.assert_allclose(drawn(model, settings), x, atol=5e-4)
+    for other in ((0.0, 0.0), (0.0, 1.0), (0.0, 0.3)):
+        assert np.abs(drawn(model, dataclasses.replace(settings, guidance_interval=other)) - x).min() > 0.02
+
+
 def test_rescaled_guidance_has_the_conditional_spread():
     torch.manual_seed(0)
     conditional, null = torch.randn(3, 2, 8, 8), torch.randn(3, 2, 8, 8)
@@ -204,6 +220,7 @@ def test_images_do_not_depend_on_their_batch():
     [
         ({"solver": "euler"}, "ddim, dpmsolver"),
         ({"steps": 0}, "at least 1"),
+        ({"guidance_interval": (0.5, 0.2)}, "low before high"),
         ({"eta": 0.5}, "belong to solver ddim"),
         ({"solver": "ddim", "eta": 2.0}, r"\[0, 1\]"),
     ],

@@ -1,6 +1,6 @@
 """The CemiFace denoiser on diffusers' U-Nets.
 
-Cemiface (Sun et al., NeurIPS 2024, arXiv 2409.18876) takes DCFace's ADM network, feeds
+CemiFace (Sun et al., NeurIPS 2024, arXiv 2409.18876) takes DCFace's ADM network, feeds
 ``C_att = F2(cat(E_id(x), F1(m)))`` as one more key and value into its attention,
 ``softmax(Q Wq ([K, Kc] Wk)^T / sqrt(d)) Wv [V, Vc]``, gives the time by AdaGN and removes the identity from the
 residual blocks. diffusers' "simple cross-attention" blocks are that attention (extra key and value
