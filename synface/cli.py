@@ -227,7 +227,7 @@ def _field_lines(model: Any, prefix: str) -> list[str]:
 
 def _finish(verb: str, result: dict[str, Any], code: int, output: str | None, seconds: float) -> None:
     """Print the result line; write it beside the output where there is one."""
-    line = {"verb": verb.replace("_", " "), "exit_code": code, **result, "seconds": round(seconds, 3)}
+    line = {**result, "verb": verb.replace("_", " "), "exit_code": code, "seconds": round(seconds, 3)}
     text = json.dumps(line, allow_nan=False, default=str)
     if output is not None:
         from synface.store import uri as uris
