@@ -2,7 +2,8 @@
 
     python benchmarks/heads.py            # one JSON line
 
-Processor time of the one thread (a busy machine does not count), warm kernels, 16 pictures per identity, everyday mix of the heads-real domain.
+Processor time of the one thread (so that other processes count less), warm kernels, 16 pictures per identity,
+everyday mix of the heads-real domain.
 """
 
 import argparse

@@ -188,10 +188,10 @@ def _glasses(worn: Worn, r: np.random.Generator, assets: Assets, vertices: np.nd
         outer = rim[np.argmax(rim[:, 0] * sign)]
         inner.append(rim[np.argmin(rim[:, 0] * sign)] + [0, 0.35 * height, 0])
         lobe = vertices[assets.landmark[f"ear_{side}"]].astype(np.float64)
-        hinge = outer + [0.02 * sign, 0.25 * height, -0.01]
-        ear = lobe + [sign * 0.03, 0.42, -0.05]
+        hinge = outer + np.array([0.02 * sign, 0.25 * height, -0.01])
+        ear = lobe + np.array([sign * 0.03, 0.42, -0.05])
         middle = np.array([max(abs(hinge[0]), abs(ear[0])) * sign, (hinge[1] + ear[1]) / 2, (hinge[2] + ear[2]) / 2])
-        path = np.array([outer + [0, 0.25 * height, 0.01], hinge, middle, ear])
+        path = np.array([outer + np.array([0, 0.25 * height, 0.01]), hinge, middle, ear])
         worn.add(tube(path, max(wire, 0.014)), frame)
     arch = np.array([inner[0], (inner[0] + inner[1]) / 2 + [0, 0.03, 0.04], inner[1]])
     worn.add(tube(arch, wire * 1.1), frame)

@@ -68,7 +68,9 @@ def rasterize(points_v3, triangles_t3, material_t, alpha_v, surface_v3, depth_hw
         material_t: int8; SKIN and SCALP are culled when they face away, shells and hair are cut by alpha.
         alpha_v: float32, a shell is kept where it interpolates to >= 0.
         surface_v3: float32, for hair (across, along, card).
-        depth_hw, triangle_hw, weights_hw3: written; fill them with -1e9, -1 and 0 before.
+        depth_hw: written, like the next two; fill it with -1e9 before.
+        triangle_hw: the nearest triangle's number; fill it with -1.
+        weights_hw3: its barycentric weights.
     """
     height, width = depth_hw.shape
     for t in range(triangles_t3.shape[0]):
@@ -78,7 +80,7 @@ def rasterize(points_v3, triangles_t3, material_t, alpha_v, surface_v3, depth_hw
         x2, y2 = float(points_v3[c, 0]), float(points_v3[c, 1])
         area = (x1 - x0) * (y2 - y0) - (x2 - x0) * (y1 - y0)
         m = material_t[t]
-        if abs(area) < 1e-12 or ((m == SKIN or m == SCALP) and area > 0.0):
+        if abs(area) < 1e-12 or (m in (SKIN, SCALP) and area > 0.0):
             continue
         left = max(0, int(np.ceil(min(x0, x1, x2) - 0.5)))
         right = min(width - 1, int(np.floor(max(x0, x1, x2) - 0.5)))
@@ -126,7 +128,7 @@ def rasterize_depth(points_v3, triangles_t3, material_t, alpha_v, surface_v3, de
         x1, y1 = float(points_v3[b, 0]), float(points_v3[b, 1])
         x2, y2 = float(points_v3[c, 0]), float(points_v3[c, 1])
         area = (x1 - x0) * (y2 - y0) - (x2 - x0) * (y1 - y0)
-        if abs(area) < 1e-12 or ((m == SKIN or m == SCALP) and area > 0.0):
+        if abs(area) < 1e-12 or (m in (SKIN, SCALP) and area > 0.0):
             continue
         left = max(0, int(np.ceil(min(x0, x1, x2) - 0.5)))
         right = min(width - 1, int(np.floor(max(x0, x1, x2) - 0.5)))
@@ -157,7 +159,7 @@ def rasterize_depth(points_v3, triangles_t3, material_t, alpha_v, surface_v3, de
 
 @numba.njit(cache=True, nogil=True)
 def turn(points_v3, shift_3, rotation_33, out_v3):
-    """out = (points - shift) @ rotation.T in a fixed order of operations (BLAS sums depend on the machine)."""
+    """Write (points - shift) @ rotation.T to `out`, in a fixed order (BLAS sums depend on the machine)."""
     for i in range(points_v3.shape[0]):
         x = points_v3[i, 0] - shift_3[0]
         y = points_v3[i, 1] - shift_3[1]

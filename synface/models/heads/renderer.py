@@ -72,7 +72,8 @@ class _Cache:
 
 def rotation(yaw: float, pitch: float, roll: float) -> np.ndarray:
     """Head to camera, float64 [3, 3]; degrees. Positive yaw turns the face to the image's right, positive
-    pitch looks down, positive roll leans the head clockwise in the image."""
+    pitch looks down, positive roll leans the head clockwise in the image.
+    """
     y, p, r = np.radians([yaw, pitch, roll])
     cy, sy, cp, sp, cr, sr = np.cos(y), np.sin(y), np.cos(p), np.sin(p), np.cos(r), np.sin(r)
     about_y = np.array([[cy, 0, sy], [0, 1, 0], [-sy, 0, cy]])

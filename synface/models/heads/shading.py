@@ -113,13 +113,10 @@ def shade(
 ):  # fmt: skip
     """Fill `out` (linear RGB) for every pixel of the supersampled picture.
 
-    Args:
-        triangle_hw, weights_hw3: from `raster.rasterize`.
-        surface_v3: skin: texture column, row and base z; eyes: base position; hair: across, along, card;
-            plain: palette row, pattern coordinates.
-        normals_v3, tangents_v3, position_v3: camera space.
-        palette_p5: plain materials: red, green, blue, gloss, pattern.
-        inverse_23: picture pixel -> backdrop coordinates 0..1.
+    `triangle_hw` and `weights_hw3` come from `raster.rasterize`. `surface_v3` holds for skin the texture column,
+    row and base z; for eyes the base position; for hair across, along, card; for plain parts the palette row and
+    pattern coordinates. Normals, tangents and positions are in camera space. A palette row is red, green, blue,
+    gloss, pattern. `inverse_23` maps a sample of the picture to backdrop coordinates 0..1.
     """
     size = triangle_hw.shape[0]
     skin = np.empty(5)

@@ -22,7 +22,9 @@ EXPRESSIONS: dict[str, tuple[tuple[str, float, float], ...]] = {
         ("mouthUpperUp*", 0.1, 0.4),
     ),
     "talk": (("jawOpen", 0.06, 0.3), ("mouthFunnel", 0.0, 0.4), ("mouthLowerDown*", 0.0, 0.4)),
-    "surprise": (("jawOpen", 0.25, 0.6), ("browInnerUp", 0.4, 0.9), ("browOuterUp*", 0.3, 0.8), ("eyeWide*", 0.3, 0.9)),
+    "surprise": (
+        ("jawOpen", 0.25, 0.6), ("browInnerUp", 0.4, 0.9), ("browOuterUp*", 0.3, 0.8), ("eyeWide*", 0.3, 0.9),
+    ),
     "anger": (("browDown*", 0.5, 1.0), ("mouthFrown*", 0.1, 0.6), ("noseSneer*", 0.1, 0.6), ("mouthPress*", 0.0, 0.6)),
     "sad": (("browInnerUp", 0.4, 0.9), ("mouthFrown*", 0.3, 0.9), ("mouthShrugLower", 0.0, 0.5)),
     "disgust": (("noseSneer*", 0.4, 0.9), ("browDown*", 0.2, 0.6), ("mouthUpperUp*", 0.2, 0.6)),
