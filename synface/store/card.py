@@ -17,11 +17,9 @@ CARD = "README.md"
 SIZES = ((10**3, "n<1K"), (10**4, "1K<n<10K"), (10**5, "10K<n<100K"), (10**6, "100K<n<1M"), (10**7, "1M<n<10M"))
 
 BODY = """
-# Synthetic face-recognition data
+# {title}
 
-{images} images of {identities} synthetic identities, {size}x{size} pixels (ArcFace five-point crop, RGB), made by
-synface with the generator `{generator}`. No image shows a real person's photograph; every image carries the
-IPTC mark `{source_type}` ({source_text}) in its XMP metadata.
+{intro}
 
 | | |
 |---|---|
@@ -56,6 +54,16 @@ images = datasets.load_dataset("path/to/this/folder", split="train")
 """
 
 
+SYNTHETIC = """\
+{images} images of {identities} synthetic identities, {size}x{size} pixels (ArcFace five-point crop, RGB), made by
+synface with the generator `{generator}`. No image is a photograph of a person; every image carries the IPTC mark
+`{source_type}` ({source_text}) in its XMP metadata."""
+
+IMPORTED = """\
+{images} images of {identities} identities, {size}x{size} pixels, imported as `{generator}` and stated to be
+`{source_type}` (IPTC digital source type). The images are copied as they were, without a mark of synface."""
+
+
 def card(uri: str) -> dict[str, Any]:
     """Write the card of a finished images table again; the verb ``synface card``."""
     manifest = artifact.require(uri, "images")
@@ -82,14 +90,20 @@ def card_text(manifest: artifact.Manifest) -> str:
             f"no card without licences: none is known for {unknown}; name it in the generator's description"
         )
     header = yaml.safe_dump(_header(manifest, licence), sort_keys=False, width=1000)
+    imported = manifest.verb == "import"
+    facts = {
+        "images": numbers["images"],
+        "identities": numbers["identities"],
+        "size": numbers["image_size"],
+        "generator": numbers["generator"],
+        "source_type": numbers["source_type"],
+        "source_text": DIGITAL_SOURCE_TYPES.get(numbers["source_type"], ""),
+    }
     body = BODY.format(
-        images=numbers["images"],
-        identities=numbers["identities"],
-        size=numbers["image_size"],
+        title="Face-recognition data" if imported else "Synthetic face-recognition data",
+        intro=(IMPORTED if imported else SYNTHETIC).format(**facts),
         generator=numbers["generator"],
-        weights=numbers["weights_sha256"],
-        source_type=numbers["source_type"],
-        source_text=DIGITAL_SOURCE_TYPES[numbers["source_type"]],
+        weights=numbers["weights_sha256"] or "none",
         config_hash=manifest.config_hash,
         digest=manifest.content_digest,
         failed=numbers["failed"],
@@ -107,7 +121,7 @@ def _header(manifest: artifact.Manifest, licence: str) -> dict[str, Any]:
         "license": licence.lower(),
         "pretty_name": f"synface {manifest.numbers['generator']} {manifest.config_hash[:12]}",
         "task_categories": ["image-classification"],
-        "tags": ["face-recognition", "synthetic", "synface"],
+        "tags": ["face-recognition", "synface"] + ([] if manifest.verb == "import" else ["synthetic"]),
         "size_categories": [next((name for limit, name in SIZES if images < limit), "n>10M")],
         "configs": [{"config_name": "default", "data_files": [{"split": "train", "path": paths}]}],
     }

@@ -9,11 +9,12 @@ import pyarrow as pa
 from synface.core.errors import InputError, unknown_name
 from synface.store import artifact, tables
 from synface.store import uri as uris
-from synface.store.formats import folder, webdataset
+from synface.store.formats import folder, recordio, webdataset
 
-#: format -> writer of an iterator of image tables below an output URI
-FORMATS: dict[str, Callable[[Iterator[pa.Table], str], dict[str, Any]]] = {
+#: format -> writer(image tables, output URI, number of images, number of identities)
+FORMATS: dict[str, Callable[[Iterator[pa.Table], str, int, int], dict[str, Any]]] = {
     "folder": folder.write,
+    "recordio": recordio.write,
     "webdataset": webdataset.write,
 }
 #: stands beside the exported files; says of what they are made, and whether all are there
@@ -35,12 +36,12 @@ def export(uri: str, format: str, output: str) -> dict[str, Any]:
         raise InputError(f"{output}: not empty; export into a new folder")
     if old is not None and {**old, "finished": False} != note:
         raise InputError(f"{output}: holds an export of other data or in another format; export into a new folder")
+    images = sum(f.rows or 0 for f in manifest.files)
     cached = bool(old and old.get("finished"))
     if not cached:
         _write_note(output, note)
-        FORMATS[format](tables.iter_images(uri), output)
+        FORMATS[format](tables.iter_images(uri), output, images, int(manifest.numbers["identities"]))
         _write_note(output, note | {"finished": True})
-    images = sum(f.rows or 0 for f in manifest.files)
     return {"uri": output, "format": format, "images": images, "cached": cached}
 
 

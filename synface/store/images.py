@@ -51,3 +51,12 @@ def decode(data: bytes, where: str = "image") -> np.ndarray:
         raise
     except (OSError, ValueError, SyntaxError, MemoryError, Image.DecompressionBombError) as error:
         raise InputError(f"{where}: not a readable image ({error})") from error
+
+
+def suffix_of(data: bytes) -> str:
+    """The file suffix that an encoded image's first bytes ask for."""
+    if data[:2] == b"\xff\xd8":
+        return "jpg"
+    if data[:4] == b"\x89PNG":
+        return "png"
+    return "webp" if data[8:12] == b"WEBP" else "bmp" if data[:2] == b"BM" else "bin"

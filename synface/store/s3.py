@@ -13,8 +13,8 @@ import time
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-import boto3
 from boto3.s3.transfer import TransferConfig
+from boto3.session import Session
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 
@@ -58,7 +58,7 @@ def client(endpoint: str | None, pid: int) -> Any:
         s3={"addressing_style": "path"} if endpoint else None,
     )
     region = os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION") or None
-    return boto3.session.Session().client("s3", endpoint_url=endpoint, region_name=region, config=config)
+    return Session().client("s3", endpoint_url=endpoint, region_name=region, config=config)
 
 
 def endpoint() -> str | None:
@@ -157,6 +157,46 @@ def write_bytes(uri: str, data: bytes, patience: float = PATIENCE_SECONDS) -> No
         return
     transfer = TransferConfig(multipart_threshold=MULTIPART_BYTES, multipart_chunksize=MULTIPART_BYTES // 4)
     _call(uri, lambda c: c.upload_fileobj(io.BytesIO(data), bucket, key, Config=transfer), patience)
+
+
+class Upload:
+    """A stream into one object, in parts; the object appears at `close` and not at all after `abort`."""
+
+    def __init__(self, uri: str):
+        self._uri = uri
+        self._bucket, self._key = split(uri)
+        started = _call(uri, lambda c: c.create_multipart_upload(Bucket=self._bucket, Key=self._key), PATIENCE_SECONDS)
+        self._place = {"Bucket": self._bucket, "Key": self._key, "UploadId": started["UploadId"]}
+        self._parts: list[dict[str, Any]] = []
+        self._buffer = bytearray()
+
+    def write(self, data: bytes) -> int:
+        """Append; a part goes out whenever `MULTIPART_BYTES` are there."""
+        self._buffer += data
+        if len(self._buffer) >= MULTIPART_BYTES:
+            self._send()
+        return len(data)
+
+    def _send(self) -> None:
+        number, body = len(self._parts) + 1, bytes(self._buffer)
+        sent = _call(self._uri, lambda c: c.upload_part(PartNumber=number, Body=body, **self._place), PATIENCE_SECONDS)
+        self._parts.append({"PartNumber": number, "ETag": sent["ETag"]})
+        self._buffer.clear()
+
+    def close(self) -> None:
+        """Send the rest and put the object together."""
+        if not self._parts:
+            self.abort()
+            write_bytes(self._uri, bytes(self._buffer))
+            return
+        if self._buffer:
+            self._send()
+        parts = {"Parts": self._parts}
+        _call(self._uri, lambda c: c.complete_multipart_upload(MultipartUpload=parts, **self._place), PATIENCE_SECONDS)
+
+    def abort(self) -> None:
+        """Drop what was sent."""
+        _call(self._uri, lambda c: c.abort_multipart_upload(**self._place), 0.0)
 
 
 def list_infos(uri: str, recursive: bool = True) -> list[tuple[str, int, float]]:

@@ -6,14 +6,19 @@ from typing import Any
 
 import pyarrow as pa
 
+from synface.core.errors import InputError
 from synface.store import uri as uris
+from synface.store.formats.found import IMAGE_SUFFIXES, MAX_FILE_BYTES, FoundImage
 from synface.store.formats.naming import safe_name, suffix_of
 
 PARALLEL_WRITES = 8
 
 
-def write(tables: Iterator[pa.Table], output: str) -> dict[str, Any]:
-    """Write every image under its identity's folder; the encoded bytes are copied as they are."""
+def write(tables: Iterator[pa.Table], output: str, images: int, identities: int) -> dict[str, Any]:
+    """Write every image under its identity's folder; the encoded bytes are copied as they are.
+
+    `images` and `identities`, the totals, are not needed here.
+    """
     count = 0
     with ThreadPoolExecutor(PARALLEL_WRITES) as pool:
         for table in tables:
@@ -30,3 +35,18 @@ def write(tables: Iterator[pa.Table], output: str) -> dict[str, Any]:
                 job.result()
             count += table.num_rows
     return {"images": count}
+
+
+def read(uri: str) -> Iterator[FoundImage]:
+    """The images below a folder, in the order of their paths; an image's folder is its identity.
+
+    ``<identity>/<image>`` and any deeper nesting (``split/identity/image``: the identity is then
+    ``split/identity``). Other files are passed over.
+    """
+    for path, size in uris.list_files(uri):
+        folder, _, name = path.rpartition("/")
+        if not folder or name.startswith(".") or not name.lower().endswith(IMAGE_SUFFIXES):
+            continue
+        if size > MAX_FILE_BYTES:
+            raise InputError(f"{uris.join(uri, path)}: {size} bytes, allowed {MAX_FILE_BYTES}")
+        yield FoundImage(folder, uris.read_bytes(uris.join(uri, path)), path)

@@ -7,16 +7,21 @@ import io
 import json
 import tarfile
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, BinaryIO
 
 import pyarrow as pa
 
+from synface.core.errors import InputError
 from synface.store import uri as uris
+from synface.store.formats.found import IMAGE_SUFFIXES, MAX_FILE_BYTES, FoundImage
 from synface.store.formats.naming import suffix_of
 
 
-def write(tables: Iterator[pa.Table], output: str) -> dict[str, Any]:
-    """One tar per shard, ``000000.tar`` and on; equal tables give equal bytes."""
+def write(tables: Iterator[pa.Table], output: str, images: int, identities: int) -> dict[str, Any]:
+    """One tar per shard, ``000000.tar`` and on; equal tables give equal bytes.
+
+    `images` and `identities`, the totals, are not needed here.
+    """
     count = shards = 0
     for table in tables:
         uris.write_bytes(uris.join(output, f"{shards:06d}.tar"), tar_bytes(table))
@@ -41,3 +46,79 @@ def _add(tar: tarfile.TarFile, name: str, data: bytes) -> None:
     info = tarfile.TarInfo(name)
     info.size, info.mode = len(data), 0o644
     tar.addfile(info, io.BytesIO(data))
+
+
+def read(uri: str) -> Iterator[FoundImage]:
+    """The images of a tar, or of all ``.tar`` files of a folder, in order; nothing is ever extracted to disk.
+
+    The identity is ``identity_id`` of the key's ``.json``, else its ``.cls``, else the member's folder (plain
+    tars of image folders).
+    """
+    names = [uri]
+    if not uri.endswith(".tar"):
+        names = [uris.join(uri, p) for p, _ in uris.list_files(uri) if p.endswith(".tar")]
+        if not names:
+            raise InputError(f"{uri}: no .tar files here")
+    for name in names:
+        with uris.open_reader(name) as stream:
+            yield from read_tar(stream, name)
+
+
+def read_tar(stream: BinaryIO, where: str) -> Iterator[FoundImage]:
+    """The images of one tar stream; members of one key must stand together. InputError where it is damaged."""
+    key: str | None = None
+    group: dict[str, bytes] = {}
+    try:
+        with tarfile.open(fileobj=stream, mode="r|") as tar:
+            for member in tar:
+                if not member.isfile():
+                    continue
+                if member.size > MAX_FILE_BYTES:
+                    raise InputError(
+                        f"{where}: member {member.name!r} of {member.size} bytes, allowed {MAX_FILE_BYTES}"
+                    )
+                stem, suffix = _split_name(member.name)
+                if stem != key:
+                    yield from _found(key, group, where)
+                    key, group = stem, {}
+                data = tar.extractfile(member)
+                group[suffix] = data.read() if data else b""
+        yield from _found(key, group, where)
+    except (tarfile.TarError, EOFError, OSError, ValueError, RecursionError, OverflowError) as error:
+        if isinstance(error, InputError):
+            raise
+        raise InputError(f"{where}: not a readable tar ({error})") from error
+
+
+def _split_name(name: str) -> tuple[str, str]:
+    """WebDataset's rule: the key ends at the first dot of the base name."""
+    folder, _, base = name.rpartition("/")
+    stem, _, suffix = base.partition(".")
+    return f"{folder}/{stem}", f".{suffix.lower()}"
+
+
+def _found(key: str | None, group: dict[str, bytes], where: str) -> Iterator[FoundImage]:
+    if key is None:
+        return
+    for suffix in IMAGE_SUFFIXES:
+        if suffix in group:
+            yield FoundImage(
+                _identity(key, group, where), group[suffix], f"{where.rsplit('/', 1)[-1]}:{key.lstrip('/')}"
+            )
+            return
+
+
+def _identity(key: str, group: dict[str, bytes], where: str) -> str:
+    if ".json" in group:
+        try:
+            found = json.loads(group[".json"])
+        except (ValueError, RecursionError) as error:
+            raise InputError(f"{where}: {key}.json is not JSON ({error})") from error
+        if isinstance(found, dict) and isinstance(found.get("identity_id"), str):
+            return found["identity_id"]
+    if ".cls" in group:
+        return group[".cls"].decode("ascii", errors="replace").strip()
+    folder = key.rpartition("/")[0].strip("/")
+    if not folder:
+        raise InputError(f"{where}: {key} has no .json with identity_id, no .cls and no folder: whose image is it?")
+    return folder
