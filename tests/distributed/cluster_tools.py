@@ -144,6 +144,11 @@ def end_tree(pid: int, grace: float = 5.0) -> None:
             process.kill()
 
 
+def result_line(text: str) -> dict[str, Any]:
+    """The JSON object in which a verb ends, in a stream that Ray may have written to as well."""
+    return next(json.loads(line) for line in reversed(text.splitlines()) if line.startswith('{"verb"'))
+
+
 def free_ports(count: int) -> list[int]:
     """Ports that nobody listens on now."""
     with contextlib.ExitStack() as stack:

@@ -1,7 +1,6 @@
 """Autoscaling for real: nodes come for the work, one is preempted, the result is the same, nodes leave."""
 
 import hashlib
-import json
 import subprocess
 import sys
 import time
@@ -9,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from cluster_tools import OwnCluster, Watch, base_environment, own_cluster, temporary_folder
+from cluster_tools import OwnCluster, Watch, base_environment, own_cluster, result_line, temporary_folder
 
 from synface.ops.cluster import SHARED_PATHS_VARIABLE
 
@@ -107,7 +106,7 @@ def test_nodes_come_one_is_preempted_the_work_is_whole_and_nodes_leave(cluster, 
     times["workers gone"] = watch.until(lambda: not watch.workers(), 90, "workers leave")
     print(times)
 
-    result = json.loads((cluster.folder / "generate.out").read_text().strip().splitlines()[-1])
+    result = result_line((cluster.folder / "generate.out").read_text())
     assert (result["images"], result["failed"], result["exit_code"]) == (SHARDS * 4, 0, 0)
     assert digests(output) == calm_digests()
 
