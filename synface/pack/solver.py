@@ -50,8 +50,8 @@ class Schedule:
     passes: int
     sharpness: tuple[float, float]
     step: tuple[float, float]
-    momentum: float = 0.8
-    second_moment: float = 0.99
+    momentum: float = 0.6
+    second_moment: float = 0.8
 
     def at(self, progress: float) -> tuple[float, float]:
         """Sharpness and step at progress in [0, 1]."""

@@ -1,0 +1,141 @@
+"""Max cosines that the packing reaches, case by case; one JSON object per case, appended to a file.
+
+    python benchmarks/pack_quality.py --cases 2000x512,1000x64 [--output pack_quality.json]
+
+Times are CPU seconds of this process (comparable on a busy machine), the solver single-threaded.
+"""
+
+import argparse
+import json
+import math
+import resource
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from synface.pack import bounds, codes, energy, gallery, solver, starts
+from synface.pack.gallery import Gallery
+
+
+def random_case(n: int, d: int, passes: int, seed: int = 0) -> dict:
+    x_nd = torch.from_numpy(starts.random_start(n, d, seed))
+    return measured(n, d, "random", x_nd, solver.default_schedule(d, passes))
+
+
+def code_case(n: int, d: int, passes: int, seed: int = 0) -> dict:
+    code = codes.best_code(n, d)
+    assert code is not None
+    rows = codes.points(code, codes.subset_index(code, n, seed), codes.rotation(d, seed))
+    return measured(n, d, code.name, torch.from_numpy(rows), solver.default_schedule(d, passes, "code"))
+
+
+def measured(n: int, d: int, start: str, x_nd: torch.Tensor, schedule: solver.Schedule) -> dict:
+    trace: list[float] = []
+    began, before = time.process_time(), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    solution = solver.solve(x_nd, schedule, on_pass=lambda report: trace.append(report.largest))
+    return {
+        "case": f"{n}x{d}",
+        "start": start,
+        "passes": solution.passes,
+        "start_max_cosine": trace[0],
+        "max_cosine": solution.max_cosine,
+        "bound": bounds.best(n, d),
+        "iid_max_cosine": bounds.iid_max_cosine(n, d),
+        "mean_nearest_cosine": float(energy.nearest_cosines(solution.x_nd)[0].mean()),
+        "cpu_seconds": time.process_time() - began,
+        "peak_mb_above_start": (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024,
+        "max_cosine_at_pass": {k: trace[k] for k in (10, 20, 30, 40, 60, 100, 150) if k < len(trace)},
+    }
+
+
+def face_like(n: int, d: int, latent: int, seed: int) -> torch.Tensor:
+    """Unit rows on a curved `latent`-dimensional manifold: sin of a random linear map of Gaussians, mapped to R^d."""
+    maps = torch.Generator().manual_seed(12345)
+    first = torch.randn(latent, 256, generator=maps) / math.sqrt(latent)
+    second = torch.randn(256, d, generator=maps)
+    z_nl = torch.randn(n, latent, generator=torch.Generator().manual_seed(seed))
+    return torch.nn.functional.normalize(torch.sin(z_nl @ first) @ second, dim=1)
+
+
+def gallery_case(passes: int, alpha: float, seed: int, band: tuple[float, float] | None = None) -> dict:
+    """2,000 points from a manifold of 64 dimensions in R^512, kept near 8,000 gallery points of the same manifold."""
+    d, x_nd = 512, face_like(2000, 512, 64, 2 * seed + 1)
+    near = Gallery(face_like(8000, d, 64, 2 * seed + 2), alpha, band=band)
+    began = time.process_time()
+    first = (energy.max_cosine(x_nd), gallery.distance(near, x_nd))
+    solution = solver.solve(x_nd, solver.default_schedule(d, passes, "manifold"), gallery=near)
+    far = gallery.distance(near, solution.x_nd)
+    return {
+        "case": "gallery-2000x512",
+        "alpha": alpha,
+        "band": band,
+        "seed": seed,
+        "passes": passes,
+        "start": {"max_cosine": first[0], "gallery_distance": first[1]},
+        "max_cosine": solution.max_cosine,
+        "gallery_distance": far,
+        "published_loss": gallery.published_loss(solution.max_cosine, far, alpha),
+        "cpu_seconds": time.process_time() - began,
+    }
+
+
+def exact_code_case(n: int, d: int, rows: int = 512) -> dict:
+    """A code of n points whole: `rows` of its points against all the others, tile by tile."""
+    code = codes.best_code(n, d)
+    assert code is not None
+    index = codes.subset_index(code, n, 0)
+    began, largest = time.process_time(), -2.0
+    probe = np.sort(np.random.default_rng(0).choice(n, rows, replace=False))
+    x_rd = torch.from_numpy(codes.points(code, index[probe]))
+    for a in range(0, n, 8192):
+        cos_rb = x_rd @ torch.from_numpy(codes.points(code, index[a : a + 8192])).T
+        at = np.flatnonzero((probe >= a) & (probe < a + 8192))
+        cos_rb[at, probe[at] - a] = -2.0
+        largest = max(largest, float(cos_rb.max()))
+    seconds = time.process_time() - began
+    return {
+        "case": f"code-{n}x{d}",
+        "code": code.name,
+        "rows_checked": rows,
+        "max_cosine": largest,
+        "stated": code.max_cosine,
+        "cpu_seconds": seconds,
+    }
+
+
+CASES = {
+    "1000x64": lambda: random_case(1000, 64, 320),
+    "1000x64-code": lambda: code_case(1000, 64, 100),
+    "2000x512": lambda: random_case(2000, 512, 60),
+    "2000x512-long": lambda: random_case(2000, 512, 200),
+    "10000x512": lambda: random_case(10_000, 512, 60),
+    "10000x512-long": lambda: random_case(10_000, 512, 200),
+    "10000x128-code": lambda: code_case(10_000, 128, 60),
+    "30000x512-code": lambda: code_case(30_000, 512, 20),
+    "525312x512-code": lambda: exact_code_case(525_312, 512),
+    "1000000x512-code": lambda: exact_code_case(1_000_000, 512),
+    "gallery": lambda: gallery_case(200, 0.5, 0),
+    **{f"gallery-{s}": lambda s=s: gallery_case(400, 0.5, s) for s in range(3)},
+    "gallery-band": lambda: gallery_case(200, 0.0, 0, (0.82, 0.95)),
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--cases", default="1000x64,2000x512", help=f"comma list of {', '.join(CASES)}")
+    parser.add_argument("--output", default="", help="JSON lines are appended to this file")
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    for name in options.cases.split(","):
+        result = {"name": name, **CASES[name](), "torch": torch.__version__}
+        line = json.dumps(result)
+        print(line, flush=True)
+        if options.output:
+            with Path(options.output).open("a") as stream:
+                stream.write(line + "\n")
+
+
+if __name__ == "__main__":
+    main()
