@@ -221,6 +221,7 @@ def ambient_occlusion(vertices: np.ndarray, triangles: np.ndarray, material: np.
     raster.vertex_normals(vertices, triangles, normals)
     middle, extent = (vertices.min(0) + vertices.max(0)) / 2, np.ptp(vertices, axis=0).max() * 1.2
     nothing = np.ones(len(vertices), np.float32)
+    blocking = np.where(material == raster.LASH, raster.LASH, raster.PLAIN).astype(np.int8)  # nothing is culled
     seen = np.zeros(len(vertices))
     total = np.zeros(len(vertices))
     for d in directions:
@@ -230,7 +231,7 @@ def ambient_occlusion(vertices: np.ndarray, triangles: np.ndarray, material: np.
         p = ((vertices - middle) @ axes.T).astype(np.float32)
         p[:, :2] = p[:, :2] / extent * _AO_SIZE + _AO_SIZE / 2
         depth = raster.empty_depth(_AO_SIZE)
-        raster.rasterize_depth(p, triangles, material, nothing, vertices, depth)
+        raster.rasterize_depth(p, triangles, blocking, nothing, vertices, depth)
         pixel = np.clip(p[:, :2].astype(int), 0, _AO_SIZE - 1)
         weight = np.maximum(normals @ d, 0)
         seen += weight * (p[:, 2] > depth[pixel[:, 1], pixel[:, 0]] - 0.03)

@@ -289,6 +289,7 @@ class HeadRenderer:
         return Render(image, landmarks.astype(np.float32), attributes(person, variation))
 
     def _shadow(self, scene: _Scene, position: np.ndarray, lamp: Lamp) -> np.ndarray:
+        # y points up here, so that culling leaves the faces that look away from the lamp: no skin shadows itself
         depth = raster.empty_depth(self._shadow_size if self.shadows else 1)
         if self.shadows:
             axes = np.array([lamp.right, lamp.up, (lamp.x, lamp.y, lamp.z)])
