@@ -20,7 +20,7 @@ GOLDEN = (1 + math.sqrt(5)) / 4
     ],
 )
 def test_known_optima_from_random_starts_and_to_nine_digits(n, d, optimum, share):
-    found = small.recover(n, d, restarts=12, passes=1200)
+    found = small.recover(n, d, restarts=12, passes=800)
     assert (found.max_cosine_r < optimum + 1e-3).mean() >= share
     polished = small.polish(found.x_rnd[found.max_cosine_r.argmin()])
     assert small.largest(polished) == pytest.approx(optimum, abs=1e-9)
