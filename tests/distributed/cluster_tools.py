@@ -146,7 +146,9 @@ def end_tree(pid: int, grace: float = 5.0) -> None:
 
 def result_line(text: str) -> dict[str, Any]:
     """The JSON object in which a verb ends, in a stream that Ray may have written to as well."""
-    return next(json.loads(line) for line in reversed(text.splitlines()) if line.startswith('{"verb"'))
+    return next(
+        json.loads(line) for line in reversed(text.splitlines()) if line.startswith("{") and "exit_code" in line
+    )
 
 
 def free_ports(count: int) -> list[int]:
