@@ -101,6 +101,9 @@ class TrainHow(How):
     checkpoint_seconds: float = Field(
         default=60.0, ge=0, description="an epoch's end writes a checkpoint only if the last one is this old"
     )
+    in_process: bool = Field(
+        default=False, description="the one worker is this process: starts at once, but is not started again if lost"
+    )
     max_failures: int = Field(default=3, ge=-1, description="lost worker groups that are started again; -1: always")
     cpus_per_worker: float | None = Field(
         default=None, gt=0, description="default: threads per worker, as far as there are"
@@ -159,6 +162,8 @@ class TrainRecognizerConfig(StageConfig):
                 f"global_batch_size {self.global_batch_size} leaves each of {workers} workers one image; batch "
                 "normalisation needs two"
             )
+        if self.how.in_process and workers > 1:
+            raise ValueError(f"how.in_process is for one worker, numerics.num_workers asks {workers}")
         if self.numerics.dtype == "float16" and self.numerics.device == "cpu":
             raise ValueError("dtype float16 needs device cuda; on the CPU use bfloat16 or float32")
         if len(set(self.images)) != len(self.images):

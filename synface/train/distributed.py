@@ -6,6 +6,7 @@ worker, the driver or the node leaves the newest whole one; the next worker grou
 next, continues from it.
 """
 
+import os
 import time
 from collections.abc import Callable
 from typing import Any
@@ -27,6 +28,20 @@ from synface.train.tracking import TensorBoard
 
 CHECKPOINTS = "_synface/train"
 DIVERGED = "diverged"
+#: helpers of Ray Train that a single machine does without; each is a process, or doubles every line of log
+LOCAL_ENVIRONMENT = {"RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0", "RAY_TRAIN_METRICS_ENABLED": "0"}
+ENVIRONMENT = {"RAY_TRAIN_ENABLE_PRINT_PATCH": "0"}
+
+
+class _Trainer(TorchTrainer):
+    """Without the actor that watches over placement groups.
+
+    They end with the job in any case, and without a dashboard the actor logs an error every second.
+    """
+
+    def _create_default_callbacks(self) -> list[Any]:
+        callbacks = super()._create_default_callbacks()
+        return [c for c in callbacks if type(c).__name__ != "PlacementGroupCleanerCallback"]
 
 
 def fit(config: TrainRecognizerConfig, catalog: Catalog) -> bytes:
@@ -36,12 +51,14 @@ def fit(config: TrainRecognizerConfig, catalog: Catalog) -> bytes:
         SynfaceError: the loss stopped being finite (the last good checkpoint is kept), or workers were lost
             more often than `how.max_failures`.
     """
+    for name, value in (ENVIRONMENT | ({} if os.environ.get("RAY_ADDRESS") else LOCAL_ENVIRONMENT)).items():
+        os.environ.setdefault(name, value)
     cluster.connect()
     cluster.check_output_reachable(config.output)
     folder = uris.join(uris.absolute(config.output), CHECKPOINTS)
     uris.delete_file(uris.join(folder, DIVERGED))
     filesystem, path = uris.resolve(folder)
-    trainer = TorchTrainer(
+    trainer = _Trainer(
         train_worker,
         train_loop_config={"config": config.model_dump(mode="json"), "catalog": ray.put(catalog), "folder": folder},
         torch_config=TorchConfig(backend="nccl" if config.numerics.device == "cuda" else "gloo"),
@@ -53,10 +70,13 @@ def fit(config: TrainRecognizerConfig, catalog: Catalog) -> bytes:
             failure_config=train.FailureConfig(max_failures=config.how.max_failures),
         ),
     )
+    threads = torch.get_num_threads()
     try:
         trainer.fit()
     except train.TrainingFailedError as error:
         raise SynfaceError(f"{config.output}: training failed; the same command continues. {error}") from error
+    finally:
+        torch.set_num_threads(threads)
     if uris.exists(uris.join(folder, DIVERGED)):
         step = uris.read_bytes(uris.join(folder, DIVERGED)).decode()
         raise SynfaceError(
@@ -71,8 +91,10 @@ def fit(config: TrainRecognizerConfig, catalog: Catalog) -> bytes:
 
 
 def scaling(config: TrainRecognizerConfig) -> train.ScalingConfig:
-    """Resources of the worker group."""
+    """Resources of the worker group; none where the one worker is this process."""
     numerics, how = config.numerics, config.how
+    if how.in_process:
+        return train.ScalingConfig(num_workers=0, use_gpu=numerics.device == "cuda")
     gpu = numerics.device == "cuda"
     available = ray.cluster_resources().get("CPU", 1.0)
     cpus = how.cpus_per_worker or min(float(numerics.threads_per_worker), available / numerics.num_workers)

@@ -1,0 +1,207 @@
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from synface.core.errors import InputError, SynfaceError
+from synface.models.embedding import Embedder
+from synface.settings import build
+from synface.store import artifact
+from synface.train import augment, data, distributed, loop, run
+from synface.train.config import TrainRecognizerConfig
+from tests.train.conftest import pixels, write_toy
+
+
+def config_of(toy: str, output: Path | str, **changes) -> TrainRecognizerConfig:
+    fields = {
+        "images": [toy],
+        "output": str(output),
+        "backbone": "tiny",
+        "image_size": 32,
+        "embedding_dim": 16,
+        "epochs": 2,
+        "global_batch_size": 8,
+        "margin": {"s": 16, "m": 0.2},
+        "optimizer": {"lr": 0.05, "warmup_epochs": 0},
+        "numerics": {"threads_per_worker": 1},
+        "how": {"in_process": True},
+    }
+    return build(TrainRecognizerConfig, fields | changes)
+
+
+def two_replicas(config: TrainRecognizerConfig) -> loop.State:
+    """Data parallelism written out: two copies, their gradients averaged, running statistics of the first."""
+    catalog = data.scan(config.images, config.image_size)
+    shape = loop.shape_of(config, catalog)
+    states = [loop.build_state(config, shape) for _ in range(2)]
+    source = data.ImageSource(catalog, config.image_size, 1 << 30)
+    rows = [s.rows for s in catalog.shards]
+    for step in range(shape.total_steps):
+        epoch, within = divmod(step, shape.epoch_steps)
+        order = data.epoch_order(rows, None, config.seed, epoch)
+        for rank, state in enumerate(states):
+            state.model.train()
+            index = order[data.rank_slice(within, config.global_batch_size, rank, 2)]
+            draws = augment.draw(config.augmentation, config.seed, epoch, index, config.image_size)
+            x = torch.from_numpy(augment.apply(source.take(index), draws)).permute(0, 3, 1, 2)
+            state.optimizer.zero_grad()
+            state.model(x, torch.from_numpy(catalog.labels[index]))[0].backward()
+        for p, q in zip(*[s.model.parameters() for s in states], strict=True):
+            if p.grad is not None and q.grad is not None:
+                p.grad = (p.grad + q.grad) / 2
+                q.grad = p.grad.clone()
+        for state in states:
+            torch.nn.utils.clip_grad_norm_(state.model.parameters(), 5.0)
+            for group in state.optimizer.param_groups:
+                group["lr"] = loop.learning_rate(config.optimizer, step, shape)
+            state.optimizer.step()
+        for p, q in zip(*[s.model.buffers() for s in states], strict=True):
+            q.copy_(p)
+    return states[0]
+
+
+@pytest.mark.ray
+def test_two_workers_train_as_two_replicas_written_out(ray_cluster, toy_images, tmp_path):
+    config = config_of(toy_images, tmp_path / "out", numerics={"num_workers": 2, "threads_per_worker": 1}, how={})
+    result = run.run(config)
+    assert (result["images"], result["classes"], result["steps"], result["cached"]) == (24, 6, 6, False)
+    manifest = artifact.require(config.output, "recognizer")
+    assert sorted(f.path for f in manifest.files) == ["config.json", "history.json", "model.safetensors"]
+    embedder = Embedder.from_pretrained(config.output, threads=1)
+    assert (embedder.dim, embedder.size) == (16, 32)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        expected = two_replicas(config).model.backbone.state_dict()
+    finally:
+        torch.set_num_threads(threads)
+    for name, value in embedder._module.state_dict().items():
+        torch.testing.assert_close(value, expected[name], atol=1e-4, rtol=1e-3, msg=name)
+    assert run.run(config)["cached"]
+
+
+@pytest.mark.ray
+def test_in_process_training_leaves_a_usable_recognizer(ray_cluster, toy_images, tmp_path):
+    config = config_of(toy_images, tmp_path / "out", epochs=4, licence="Apache-2.0")
+    result = run.run(config)
+    history = json.loads((tmp_path / "out" / "history.json").read_text())
+    assert [h["epoch"] for h in history] == [1, 2, 3, 4]
+    assert set(history[0]) == {"epoch", "step", "loss", "accuracy", "lr"}
+    assert result["loss"] == history[-1]["loss"]
+    assert list((tmp_path / "out" / "_synface" / "tensorboard").iterdir())
+    assert not list((tmp_path / "out").rglob("*.pt"))
+    x = np.stack([pixels(i, k, 32) for i in range(6) for k in (50, 51)])  # unseen samples
+    e = Embedder.from_pretrained(config.output, threads=1).embed(x)
+    cos = e @ e.T - 2 * np.eye(12)
+    assert (cos.argmax(1) == np.arange(12) ^ 1).mean() >= 0.75
+    again = run.run(config)
+    assert again["cached"]
+    assert {k: v for k, v in again.items() if k not in ("cached", "seconds")} == {
+        k: v for k, v in result.items() if k not in ("cached", "seconds")
+    }
+
+
+def test_plan_counts_steps_without_reading_images(toy_images, tmp_path):
+    plan = run.plan(config_of(toy_images, tmp_path / "out"))
+    assert plan["images"] == {toy_images: 24}
+    assert (plan["steps_per_epoch"], plan["steps"]) == (3, 6)
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"backbone": "resnet"}, "unknown backbone 'resnet'; known: mobilefacenet"),
+        ({"images": ["/nowhere/at/all"]}, "nothing stands there"),
+        ({"global_batch_size": 64}, "larger than the 24 training images"),
+        ({"image_size": 64}, "images are 32x32 pixels, image_size asks 64"),
+    ],
+)
+def test_bad_input_is_refused_before_any_work(toy_images, tmp_path, change, message):
+    with pytest.raises(InputError, match=message):
+        run.run(config_of(toy_images, tmp_path / "out", **change))
+    assert not (tmp_path / "out" / artifact.MANIFEST).exists()
+
+
+def test_one_class_only_is_refused(tmp_path):
+    toy = write_toy(str(tmp_path / "one"), identities=1, per_identity=20)
+    with pytest.raises(InputError, match="at least two identities"):
+        run.run(config_of(toy, tmp_path / "out"))
+
+
+@pytest.mark.ray
+def test_divergence_is_told_and_the_last_good_checkpoint_kept(ray_cluster, toy_images, tmp_path, monkeypatch):
+    config = config_of(toy_images, tmp_path / "out", how={"in_process": True, "checkpoint_every": 2})
+    real_step = loop.train_step
+
+    def poisoned(config, state, *rest):
+        if state.step == 3:
+            with torch.no_grad():
+                state.model.head.weight.fill_(float("nan"))
+        return real_step(config, state, *rest)
+
+    monkeypatch.setattr(loop, "train_step", poisoned)
+    with pytest.raises(SynfaceError, match=r"no longer finite at step 4.*Lower optimizer\.lr"):
+        run.run(config)
+    assert artifact.load_manifest(config.output) is None
+    names = loop.checkpoint_names(f"{config.output}/{distributed.CHECKPOINTS}")
+    assert [int(n.split("-")[1]) for n in names] == [2]
+
+
+DRIVER = """
+import sys
+from synface.settings import build
+from synface.train.config import TrainRecognizerConfig
+from synface.train import run
+print(run.run(build(TrainRecognizerConfig, eval(sys.argv[1]))))
+"""
+
+
+def start(config: TrainRecognizerConfig) -> subprocess.Popen:
+    environment = dict(os.environ, PYTHONPATH=str(Path(__file__).parents[2]))
+    environment.pop("RAY_ADDRESS", None)
+    return subprocess.Popen(
+        [sys.executable, "-c", DRIVER, repr(config.model_dump(mode="json"))], env=environment, start_new_session=True
+    )
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("victim", ["driver", "worker"])
+def test_killed_and_resumed_training_ends_with_the_same_bytes(toy_images, tmp_path, victim):
+    options = {"epochs": 150, "how": {"checkpoint_every": 20}}
+    whole, broken = (config_of(toy_images, tmp_path / name, **options) for name in ("whole", "broken"))
+    assert start(whole).wait(400) == 0
+    process = start(broken)
+    folder = tmp_path / "broken" / "_synface" / "train"
+    deadline = time.monotonic() + 300
+    while not list(folder.glob("step-*.pt")):
+        assert process.poll() is None and time.monotonic() < deadline
+        time.sleep(0.05)
+    if victim == "driver":
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+        assert not (tmp_path / "broken" / artifact.MANIFEST).exists()
+        process = start(broken)
+    else:
+        os.kill(worker_of(process.pid), signal.SIGKILL)
+    assert process.wait(400) == 0
+    for name in ("model.safetensors", "config.json", "history.json", artifact.MANIFEST):
+        assert (tmp_path / "whole" / name).read_bytes() == (tmp_path / "broken" / name).read_bytes(), name
+
+
+def worker_of(driver: int) -> int:
+    """The process id of the training worker below a driver."""
+    import psutil
+
+    for process in psutil.Process(driver).children(recursive=True):
+        if "RayTrainWorker" in " ".join(process.cmdline()):
+            return process.pid
+    raise AssertionError("no training worker found")
