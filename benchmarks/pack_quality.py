@@ -28,7 +28,7 @@ def code_case(n: int, d: int, passes: int, seed: int = 0) -> dict:
     code = codes.best_code(n, d)
     assert code is not None
     rows = codes.points(code, codes.subset_index(code, n, seed), codes.rotation(d, seed))
-    return measured(n, d, code.name, torch.from_numpy(rows), solver.default_schedule(d, passes, "code"))
+    return measured(n, d, code.name, torch.from_numpy(rows), solver.default_schedule(d, passes, "packed"))
 
 
 def measured(n: int, d: int, start: str, x_nd: torch.Tensor, schedule: solver.Schedule) -> dict:

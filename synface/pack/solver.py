@@ -24,7 +24,7 @@ from synface.pack import energy
 from synface.pack.energy import TILE, Repulsion, block_energy
 from synface.pack.gallery import Gallery, add_gradient_, nearest, project_band_, settle_band_
 
-Start = Literal["isotropic", "manifold", "code"]
+Start = Literal["isotropic", "manifold", "packed"]
 
 
 class Exchange(Protocol):
@@ -92,9 +92,13 @@ class Solution:
 
 
 def default_schedule(d: int, passes: int, start: Start = "isotropic") -> Schedule:
-    """The measured defaults: sharpness in units of sqrt(d), the spread of a random cosine being 1/sqrt(d)."""
+    """The measured defaults: sharpness in units of sqrt(d), the spread of a random cosine being 1/sqrt(d).
+
+    A start that is packed already (a code, an earlier result) begins sharp and with short steps, or it would be
+    melted first.
+    """
     root = math.sqrt(d)
-    first, step = {"isotropic": (2.0, 4.0), "manifold": (0.5, 8.0), "code": (30.0, 0.05 * root)}[start]
+    first, step = {"isotropic": (2.0, 4.0), "manifold": (0.5, 8.0), "packed": (30.0, 0.05 * root)}[start]
     return Schedule(passes, (first * root, 200.0 * root), (step / root, 0.002))
 
 

@@ -87,8 +87,10 @@ def move_lse(
 ) -> tuple[Tensor, dict[str, Any]]:
     """Log-sum-exp continuation; the start itself where that is already as good (a code, an optimum)."""
     kept = None if given.keep is None else space.inside(tensor(config, problem.rows(given.keep)))
-    optimal = bounds.best(config.num_identities, space.dim)
-    if begin.kind == "code" and energy.max_cosine(begin.x_nd) <= optimal + 1e-6:
+    # with a gallery or kept rows, more than the moving rows' own cosines counts
+    packed = begin.kind == "packed" and near is None and kept is None
+    first = energy.max_cosine(begin.x_nd, config.numerics.tile) if packed else 1.0
+    if packed and first <= bounds.best(len(begin.x_nd), space.dim) + 1e-6:
         return begin.x_nd, {"passes": 0, "stopped_by": "bound"}
     progress = Progress("pack", config.passes, "passes", interval=config.how.progress_seconds)
     solution = solver.solve(
@@ -101,9 +103,7 @@ def move_lse(
         tile=config.numerics.tile,
         on_pass=lambda report: progress.advance(1, f"max cosine {report.largest:.4f}"),
     )
-    x_nd = solution.x_nd
-    if begin.kind == "code" and energy.max_cosine(begin.x_nd) < solution.max_cosine:
-        x_nd = begin.x_nd
+    x_nd = begin.x_nd if packed and first < solution.max_cosine else solution.x_nd
     return x_nd, {"passes": solution.passes, "stopped_by": solution.reason}
 
 
@@ -177,7 +177,7 @@ def start_points(config: PackConfig, given: Problem, space: Space) -> Start:
     """The points a solve starts from, in the space's coordinates."""
     n = config.num_identities - (0 if given.keep is None else given.keep.num_rows)
     if given.start is not None:
-        return _start(config, space, starts.jittered(problem.rows(given.start), config.seed), "table")
+        return _start(config, space, problem.rows(given.start), "table")
     if given.gallery is not None and config.initial in ("auto", "gallery"):
         return _start(config, space, starts.gallery_start(problem.rows(given.gallery), n, config.seed), "gallery")
     code = codes.best_code(n, space.dim)
@@ -185,7 +185,7 @@ def start_points(config: PackConfig, given: Problem, space: Space) -> Start:
     if code and (config.initial == "code" or (config.initial == "auto" and plain and starts.code_pays(code, n))):
         turn = codes.rotation(space.dim, config.seed)
         rows = codes.points(code, codes.subset_index(code, n, config.seed), turn)
-        return Start(tensor(config, rows), "code", code.name)
+        return Start(tensor(config, rows), "packed", code.name)
     random = starts.random_start(n, space.dim, config.seed)
     return Start(tensor(config, random), "isotropic", "random")
 
@@ -193,6 +193,11 @@ def start_points(config: PackConfig, given: Problem, space: Space) -> Start:
 def _start(config: PackConfig, space: Space, x_nd: np.ndarray, name: str) -> Start:
     y_ne = space.inside(tensor(config, x_nd))
     y_ne = y_ne / y_ne.norm(dim=1, keepdim=True).clamp_(min=1e-12)
+    largest = energy.max_cosine(y_ne, config.numerics.tile)
+    if largest < 0.5 * bounds.iid_max_cosine(len(y_ne), space.dim):
+        return Start(y_ne, "packed", name)
+    if largest > 1.0 - starts.JITTER:  # rows that (nearly) coincide feel equal forces
+        y_ne = tensor(config, starts.jittered(y_ne.numpy(), config.seed))
     return Start(y_ne, solver.kind_of_start(y_ne), name)
 
 

@@ -95,7 +95,7 @@ def test_warm_start(tmp_path):
     first = run.run(config(tmp_path / "a", num_identities=50, dim=16, passes=40))
     uri = first["uri"]
     again = run.run(config(tmp_path / "b", num_identities=50, start=uri, passes=40))
-    assert again["max_cosine"] < first["max_cosine"] + 0.02
+    assert again["max_cosine"] <= first["max_cosine"] + 1e-5 and again["start"] == "table"
 
 
 def test_plan_does_no_work(tmp_path):
@@ -294,3 +294,13 @@ class TestSolvers:
     def test_keep_must_leave_room(self, tmp_path, pool):
         with pytest.raises(InputError, match="has 60 rows already"):
             run.run(config(tmp_path, num_identities=60, keep=pool))
+
+    def test_equal_rows_of_a_start_come_apart(self, tmp_path):
+        twins = table(20, 8)
+        x_nd = embeddings(twins)
+        x_nd[1::2] = x_nd[::2]
+        twins = twins.set_column(1, twins.schema.field(1), embedding_column(x_nd))
+        pq.write_table(twins, tmp_path / "twins.parquet")
+        uri = str(tmp_path / "twins.parquet")
+        result = run.run(config(tmp_path, start=uri, num_identities=20, passes=60))
+        assert result["max_cosine"] < 0.4
