@@ -21,7 +21,7 @@ from typing import Any, cast
 import pyarrow as pa
 import ray
 import ray.data
-from ray.data import ActorPoolStrategy
+from ray.data import ActorPoolStrategy, TaskPoolStrategy
 from ray.exceptions import RayError
 
 from synface.core.errors import InputError, PartialError, SynfaceError
@@ -36,6 +36,8 @@ from synface.store import ledger, tables
 
 #: the share of a CPU that an actor's thread takes: what is left lets writers run beside actors on one CPU
 ACTOR_CPU_SHARE = 0.9
+#: shards take about a minute each to make and well under a second to write
+ACTORS_PER_WRITER = 8
 #: a run is given up when more images failed than this, and more than were made: not bad luck, a broken set-up
 HOPELESS_FAILURES = 256
 
@@ -202,7 +204,9 @@ def _stream(
             max_task_retries=how.restarts,
         )
     write = functools.partial(write_row, output=config.output, config_hash=config_hash, versions=versions)
-    stream = stream.map(write, num_cpus=how.cpus_per_writer)
+    # bounded, or Ray starts a process for every shard that waits
+    writers = TaskPoolStrategy(size=how.writers or math.ceil(largest / ACTORS_PER_WRITER))
+    stream = stream.map(write, compute=writers, num_cpus=how.cpus_per_writer)
     yield from stream.iter_rows()
 
 

@@ -20,6 +20,9 @@ class Pattern:
 
     def __init__(self, config):
         self.size, self.options = config.image_size, config.options
+        if "pid_file" in self.options:
+            with open(self.options["pid_file"], "a") as stream:
+                stream.write(f"{os.getpid()}\n")
         if self.options.get("refuse_to_load"):
             raise RuntimeError("weights do not fit")
 

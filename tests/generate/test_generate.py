@@ -63,6 +63,7 @@ def test_no_way_of_doing_it_changes_a_byte(made, tmp_path):
         "min_actors": 2,
         "max_actors": 3,
         "cpus_per_actor": 0.5,
+        "writers": 2,
         "cpus_per_writer": 0.3,
         "restarts": 0,
         "rounds": 1,
