@@ -24,17 +24,18 @@ STAGES = {
     "train_recognizer": ("synface.train.config", "TrainRecognizerConfig", "synface.train.run"),
     "evaluate": ("synface.evaluate.config", "EvaluateConfig", "synface.evaluate.run"),
     "audit": ("synface.evaluate.audit_config", "AuditConfig", "synface.evaluate.audit_run"),
+    "import": ("synface.store.import_config", "ImportConfig", "synface.store.importing"),
     "report": ("synface.report.config", "ReportConfig", "synface.report.run"),
     "pipeline": ("synface.flows.config", "PipelineConfig", "synface.flows.pipeline"),
 }
 
-#: verb -> function of store/ called with a URI and options: (module, function, options)
+#: verb -> function of store/ called with a URI and options: (module, function, required, optional)
 TOOLS = {
-    "status": ("synface.store.status", "status", ()),
-    "verify": ("synface.store.verify", "verify", ()),
-    "clean": ("synface.store.clean", "clean", ()),
-    "card": ("synface.store.card", "card", ()),
-    "export": ("synface.store.export", "export", ("format", "output")),
+    "status": ("synface.store.status", "status", (), ()),
+    "verify": ("synface.store.verify", "verify", (), ("repair",)),
+    "clean": ("synface.store.clean", "clean", (), ("min_age_hours", "dry_run")),
+    "card": ("synface.store.card", "card", (), ()),
+    "export": ("synface.store.export", "export", ("format", "output"), ()),
 }
 
 NOT_YET = {
@@ -60,9 +61,10 @@ stages (each: `synface VERB --help` lists its fields)
 
 results
   status URI        what is done there, what is missing
-  verify URI        every byte against the manifest
+  verify URI        every byte against the manifest (--repair true: what is damaged is made again next time)
   export URI --format NAME --output URI
-  clean URI         remove files that no manifest lists
+  import            RecordIO, tars, folders -> images table
+  clean URI         remove files that no manifest lists (--dry-run true lists them)
   card URI          the dataset card
   doctor            what this machine can run, and which weights and data it has
 
@@ -182,15 +184,15 @@ def _run_tool(verb: str, arguments: list[str]) -> dict[str, Any]:
     if verb not in TOOLS:
         known = [*(v.replace("_", " ") for v in STAGES), *TOOLS, "doctor"]
         raise InputError(f"unknown verb {verb!r}; known: {', '.join(known)}")
-    module, function, options = TOOLS[verb]
+    module, function, required, optional = TOOLS[verb]
     if not arguments or arguments[0].startswith("-"):
-        usage = " ".join(f"--{o} VALUE" for o in options)
-        raise InputError(f"usage: synface {verb} URI {usage}".rstrip())
+        options = [f"--{o} VALUE" for o in required] + [f"[--{o} VALUE]" for o in optional]
+        raise InputError(" ".join(["usage: synface", verb, "URI", *options]).replace("_", "-"))
     given = settings.parse_overrides(arguments[1:])
-    unknown = set(given) - set(options)
+    unknown = sorted(set(given) - {*required, *optional})
     if unknown:
-        raise InputError(f"unknown option --{sorted(unknown)[0]}; {verb} takes: {', '.join(options) or 'none'}")
-    missing = [o for o in options if o not in given]
+        raise InputError(f"unknown option --{unknown[0]}; {verb} takes: {', '.join((*required, *optional)) or 'none'}")
+    missing = [o for o in required if o not in given]
     if missing:
         raise InputError(f"{verb} needs --{missing[0]}")
     return getattr(importlib.import_module(module), function)(arguments[0], **given)
