@@ -129,21 +129,35 @@ def open_output(
     fields = hashed_fields(config, inputs) | ({"components": components} if components else {})
     name = config_hash(fields)
     place = uris.join(config.output, PLAN)
-    if uris.exists(place):
-        try:
-            asked = json.loads(uris.read_bytes(place))["config"]
-        except (ValueError, KeyError, TypeError) as error:
-            raise InputError(f"{place}: damaged plan ({error}); choose another output or delete it") from error
-        if config_hash(asked) != name:
-            changes = "\n".join(f"  {line}" for line in differences(asked, fields))
-            raise InputError(
-                f"{config.output}: holds the result of another configuration; choose another output, or "
-                f"delete it. There -> asked now:\n{changes}"
-            )
-    else:
+    asked = _asked(place)
+    if asked is not None and config_hash(asked) != name and _has_work(config.output):
+        changes = "\n".join(f"  {line}" for line in differences(asked, fields))
+        raise InputError(
+            f"{config.output}: holds the result of another configuration; choose another output, or "
+            f"delete it. There -> asked now:\n{changes}"
+        )
+    if asked is None or config_hash(asked) != name:
         uris.check_writable(config.output)
         uris.write_bytes(place, (canonical_json({"config": fields}) + "\n").encode())
     return Opened(name, fields, inputs, _finished(config.output, name))
+
+
+def _asked(place: str) -> dict[str, Any] | None:
+    """The configuration that a plan holds, or None where there is no plan."""
+    if not uris.exists(place):
+        return None
+    try:
+        fields = json.loads(uris.read_bytes(place))["config"]
+        config_hash(fields)
+        return fields
+    except (ValueError, KeyError, TypeError) as error:
+        raise InputError(f"{place}: damaged plan ({error}); choose another output or delete it") from error
+
+
+def _has_work(output: str) -> bool:
+    """Whether anything stands at an output besides its plan and result lines (a run refused early leaves those)."""
+    paths = (path for path, _ in uris.list_files(output))
+    return any(path != PLAN and not path.startswith("_synface/result-") for path in paths)
 
 
 def _finished(output: str, name: str) -> Manifest | None:

@@ -39,6 +39,13 @@ def test_another_configuration_is_refused_with_the_difference(tmp_path):
     assert sorted(p.read_bytes() for p in (tmp_path / "o").rglob("*") if p.is_file()) == before
 
 
+def test_a_plan_without_any_work_gives_way(tmp_path):
+    """A run that was refused after its plan was written must not block the output for the corrected one."""
+    artifact.open_output(Demo(output=str(tmp_path / "o"), size=3))
+    opened = artifact.open_output(Demo(output=str(tmp_path / "o"), size=2))
+    assert json.loads((tmp_path / "o" / artifact.PLAN).read_text())["config"] == opened.fields
+
+
 def test_no_manifest_means_not_there(tmp_path):
     config = Demo(output=str(tmp_path / "o"))
     artifact.open_output(config)
