@@ -15,10 +15,9 @@ from pathlib import Path
 from typing import Any
 
 from common import mean_and_interval, write_result
-from synface.embed.config import EmbedConfig
-
 from synface import settings
 from synface.embed import run as embed
+from synface.embed.config import EmbedConfig
 from synface.evaluate import run as evaluate
 from synface.evaluate.config import EvaluateConfig
 from synface.generate import run as generate

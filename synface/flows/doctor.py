@@ -177,9 +177,10 @@ def _quickstart(found: dict[str, Any]) -> str:
 
 def _print(found: dict[str, Any]) -> None:
     machine = found["machine"]
+    gpus = ", ".join(machine["gpus"]) or "none"
     say(
         f"machine    {machine['cores']} cores, {machine['memory_gib']} GiB memory, "
-        f"{machine['free_disk_gib']} GiB free disk, GPUs: {', '.join(machine['gpus']) or 'none'}, Python {machine['python']}"
+        f"{machine['free_disk_gib']} GiB free disk, GPUs: {gpus}, Python {machine['python']}"
     )
     say("packages   " + ", ".join(f"{n} {v or 'MISSING'}" for n, v in found["packages"].items()))
     say("extras     " + ", ".join(f"{n}: {'yes' if ok else 'no'}" for n, ok in found["extras"].items()))
