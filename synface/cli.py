@@ -8,6 +8,7 @@ input, 3 finished in part. Stages are imported only when their verb runs, so tha
 import importlib
 import json
 import logging
+import os
 import sys
 import time
 import traceback
@@ -85,8 +86,10 @@ def main(arguments: list[str] | None = None) -> int:
     logging.basicConfig(
         stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
     )
+    os.environ.setdefault("RAY_SCHEDULER_EVENTS", "0")  # Ray reads it at import; its lines go to stdout
     verb, rest = _verb(argv)
     started = time.monotonic()
+    ray_was_up = _ray_is_up()
     output: str | None = None
     try:
         if verb in STAGES:
@@ -108,8 +111,15 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"synface {verb}: failed: {error}", file=sys.stderr)
         output = getattr(error, "output", None)
         result, code = {"error": f"{type(error).__name__}: {error}"}, 1
+    if not ray_was_up and _ray_is_up():
+        sys.modules["ray"].shutdown()  # what Ray still has to say must not follow the result line
     _finish(verb, result, code, output, time.monotonic() - started)
     return code
+
+
+def _ray_is_up() -> bool:
+    ray = sys.modules.get("ray")
+    return ray is not None and ray.is_initialized()
 
 
 def _verb(argv: list[str]) -> tuple[str, list[str]]:
@@ -140,6 +150,8 @@ def _run_stage(verb: str, arguments: list[str]) -> tuple[dict[str, Any] | None, 
 
     config = settings.build(model, settings.merge(section, overrides))
     config = config.model_copy(update={"output": absolute(config.output)})  # workers have another folder
+    signals = importlib.import_module("synface.ops.signals")
+    signals.listen()
     stage = importlib.import_module(run_module)
     try:
         if dry_run:

@@ -127,13 +127,13 @@ def _cpu_flags() -> str:
 def _embedded() -> list[dict[str, Any]]:
     """The weights and assets that ship inside the package, loaded and checked."""
     from synface.models import heads
-    from synface.models.weights import PRETRAINED, load_config
+    from synface.models.weights import PRETRAINED, read_config
 
     rows = []
     for name in PRETRAINED:
         row: dict[str, Any] = {"name": name, "kind": "recognizer weights"}
         try:
-            config = load_config(name)
+            config = read_config(name)
             row |= {"ok": True, "sha256": config.sha256, "licence": config.licence}
         except SynfaceError as error:
             row |= {"ok": False, "error": str(error)}

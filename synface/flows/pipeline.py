@@ -7,6 +7,7 @@ from typing import Any
 from synface.core.errors import InputError, PartialError, SynfaceError
 from synface.flows.config import PipelineConfig
 from synface.flows.wiring import STEPS, steps
+from synface.ops import signals
 from synface.ops.progress import duration, say
 from synface.settings import input_uris
 from synface.store import uri as uris
@@ -35,6 +36,7 @@ def run(config: PipelineConfig) -> dict[str, Any]:
     results: dict[str, Any] = {}
     stages = steps(config)
     for index, (name, stage_config) in enumerate(stages.items(), 1):
+        signals.check_stop()
         say(f"pipeline: {index}/{len(stages)} {name} -> {stage_config.output}")
         stage_started = time.monotonic()
         try:

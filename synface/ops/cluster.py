@@ -7,7 +7,7 @@ from importlib.metadata import version
 import ray
 
 from synface.core.errors import InputError
-from synface.ops import demand
+from synface.ops import demand, signals
 from synface.store.uri import absolute, is_local
 
 #: local clusters need little: images pass through in small blocks
@@ -26,14 +26,16 @@ def connect(num_cpus: int | None = None) -> None:
     quiet = {"log_to_driver": True, "logging_level": logging.WARNING}
     if os.environ.get("RAY_ADDRESS"):
         ray.init(address="auto", **quiet)
-        return
-    ray.init(
-        address="local",
-        num_cpus=num_cpus or os.cpu_count(),
-        object_store_memory=LOCAL_OBJECT_STORE_BYTES,
-        include_dashboard=False,
-        **quiet,
-    )
+    else:
+        ray.init(
+            address="local",
+            num_cpus=num_cpus or os.cpu_count(),
+            object_store_memory=LOCAL_OBJECT_STORE_BYTES,
+            include_dashboard=False,
+            **quiet,
+        )
+    if signals.listening():
+        signals.listen()  # ray.init put a handler of its own in place
 
 
 def check_output_reachable(output: str) -> None:

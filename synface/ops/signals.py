@@ -32,6 +32,7 @@ class _Stop:
     requested: threading.Event = field(default_factory=threading.Event)
     name: str = ""
     first_seen: float = 0.0
+    listening: bool = False
 
 
 _stop = _Stop()
@@ -53,6 +54,7 @@ def listen(grace: float = GRACE_SECONDS) -> None:
             check_stop()
 
     signal.signal(signal.SIGTERM, handler)
+    _stop.listening = True
 
 
 def _first_signal(number: int, grace: float) -> None:
@@ -65,6 +67,11 @@ def _first_signal(number: int, grace: float) -> None:
     alarm = threading.Timer(grace, signal.pthread_kill, (main, number))
     alarm.daemon = True
     alarm.start()
+
+
+def listening() -> bool:
+    """Whether this process takes stop signals, so that whoever replaced the handler can put it back."""
+    return _stop.listening
 
 
 def stop_requested() -> bool:
