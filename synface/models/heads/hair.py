@@ -187,7 +187,7 @@ def gathered_cards(
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Roots, normals and lengths of the cards of a pony tail or a bun at the back of the head."""
     back = np.array([0.0, 0.42, -0.85]) / np.hypot(0.42, 0.85)
-    knot = centre + back * (radius_at(*back, radius) + 0.06)
+    knot = centre + back * (radius_at(back[0], back[1], back[2], radius) + 0.06)
     unit = r.normal(size=(_GATHERED_CARDS, 3))
     unit /= np.linalg.norm(unit, axis=1, keepdims=True)
     if style.gather == "tail":
