@@ -1,5 +1,6 @@
 """Rendering of benchmarks and embedding of pictures on Ray: the only file of this stage that imports it."""
 
+import itertools
 from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache
 from typing import Any
@@ -8,7 +9,7 @@ import numpy as np
 import ray
 from ray.exceptions import RayTaskError
 
-from synface.core import scores
+from synface.core import scores, sphere
 from synface.core.errors import SynfaceError
 from synface.core.rng import KeyPart
 from synface.models import heads
@@ -58,16 +59,22 @@ class _EmbedActor:
     def __init__(self, weights: str, device: str, threads: int, micro_batch: int):
         self._embedder = Embedder.from_pretrained(weights, device, threads, micro_batch)
 
-    def embed(self, encoded: Sequence[bytes], side: int, where: str, first: int) -> np.ndarray:
-        """Flip-summed unit rows float64 [n, d] of pictures `first`, `first` + 1, ... of a benchmark."""
-        return embed_pictures(self._embedder, encoded, side, where, first)
+    def embed(self, encoded: Sequence[bytes], side: int, where: str, first: int, flip: bool) -> np.ndarray:
+        return embed_pictures(self._embedder, encoded, side, where, first, flip)
 
 
-def embed_pictures(embedder: Embedder, encoded: Sequence[bytes], side: int, where: str, first: int = 0) -> np.ndarray:
-    """Unit sum of each picture's features and its mirror image's, float64 [n, d], as the field does."""
+def embed_pictures(
+    embedder: Embedder, encoded: Sequence[bytes], side: int, where: str, first: int = 0, flip: bool = True
+) -> np.ndarray:
+    """Unit embeddings float64 [n, d] of pictures `first`, `first` + 1, ... of a set.
+
+    With `flip` the unit sum of each picture's features and its mirror image's, as the field's verification does.
+    """
     images = decode_images(encoded, embedder.size, side, where, first)
-    flipped = np.ascontiguousarray(images[:, :, ::-1])
-    return scores.flip_sum(embedder.features(images), embedder.features(flipped))
+    features = embedder.features(images)
+    if not flip:
+        return scores.unit_rows(features)
+    return scores.flip_sum(features, embedder.features(np.ascontiguousarray(images[:, :, ::-1])))
 
 
 def render_all(jobs: Sequence[RenderJob], size: int, per_task: int, label: str) -> Iterator[Rendered]:
@@ -84,35 +91,59 @@ def render_all(jobs: Sequence[RenderJob], size: int, per_task: int, label: str) 
         yield from result
 
 
-def embed_all(
-    encoded: Sequence[bytes],
-    side: int,
-    where: str,
-    weights: str,
-    numerics: dict[str, Any],
-    actors: int | None,
-    label: str,
-) -> np.ndarray:
-    """`embed_pictures` over Ray actors, float64 [n, d]; the same bits for any number of actors."""
-    cluster.connect()
-    gpu = numerics["device"] == "cuda"
-    threads = numerics["threads"]
-    resources = ray.cluster_resources()
-    available = int(resources.get("GPU", 0)) if gpu else max(1, _cpus() // threads)
-    starts = range(0, len(encoded), CHUNK)
-    count = max(1, min(actors or available, available, len(starts)))
-    options = {"num_gpus": 1, "num_cpus": 0} if gpu else {"num_cpus": min(threads, _cpus())}
-    pool = [_EmbedActor.options(**options).remote(weights, **numerics) for _ in range(count)]
-    progress = Progress(label, len(encoded), "pictures")
-    calls: list[Callable[[], Any]] = [
-        lambda i=i, start=start: pool[i % count].embed.remote(encoded[start : start + CHUNK], side, where, start)
-        for i, start in enumerate(starts)
-    ]
-    try:
-        return np.concatenate(list(_in_order(calls, 2 * count, lambda rows: progress.advance(len(rows)))))
-    finally:
-        for actor in pool:
+class EmbedPool:
+    """Actors that embed; use as a context manager, so that they end with the work."""
+
+    def __init__(self, weights: str, numerics: dict[str, Any], actors: int | None):
+        cluster.connect()
+        gpu, threads = numerics["device"] == "cuda", numerics["threads"]
+        available = int(ray.cluster_resources().get("GPU", 0)) if gpu else _cpus() // threads
+        count = max(1, min(actors or available, available))
+        options = {"num_gpus": 1, "num_cpus": 0} if gpu else {"num_cpus": min(threads, _cpus())}
+        self._actors = [_EmbedActor.options(**options).remote(weights, **numerics) for _ in range(count)]
+
+    def __enter__(self) -> "EmbedPool":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for actor in self._actors:
             ray.kill(actor)  # pyright: ignore[reportArgumentType]
+
+    def embed(
+        self, encoded: Sequence[bytes], side: int, where: str, progress: Progress, flip: bool = True
+    ) -> np.ndarray:
+        """`embed_pictures` over the actors, float64 [n, d]; the same bits for any number of them."""
+        pairs = zip(range(0, len(encoded), CHUNK), itertools.cycle(self._actors), strict=False)
+        calls: list[Callable[[], Any]] = [
+            lambda a=a, actor=actor: actor.embed.remote(encoded[a : a + CHUNK], side, where, a, flip)
+            for a, actor in pairs
+        ]
+        results = _in_order(calls, 2 * len(self._actors), lambda rows: progress.advance(len(rows)))
+        return np.concatenate(list(results))
+
+
+@ray.remote(num_cpus=1, max_retries=3)
+def _nearest_task(rows_nd: np.ndarray, reference_md: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    return sphere.nearest_cosine(rows_nd, reference_md)
+
+
+def nearest_reference(
+    rows_nd: np.ndarray, reference_md: np.ndarray, block: int = 16_384
+) -> tuple[np.ndarray, np.ndarray]:
+    """`sphere.nearest_cosine(rows, reference)` over Ray tasks, a pair of blocks at a time."""
+    cluster.connect()
+    best, index = np.full(len(rows_nd), -np.inf, np.float32), np.zeros(len(rows_nd), np.int64)
+    starts = range(0, len(rows_nd), block)
+    for offset in range(0, len(reference_md), block):
+        reference = ray.put(reference_md[offset : offset + block])
+        calls: list[Callable[[], Any]] = [
+            lambda a=a, reference=reference: _nearest_task.remote(rows_nd[a : a + block], reference) for a in starts
+        ]
+        for a, (value, where) in zip(starts, _in_order(calls, 2 * _cpus(), lambda _: None), strict=True):
+            better = value > best[a : a + block]
+            best[a : a + block][better] = value[better]
+            index[a : a + block][better] = where[better] + offset
+    return best, index
 
 
 def _cpus() -> int:

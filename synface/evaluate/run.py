@@ -14,7 +14,7 @@ from synface.evaluate.config import EvaluateConfig
 from synface.evaluate.verification import Measured, Protocol, measure
 from synface.models import weights
 from synface.ops.cluster import versions
-from synface.ops.progress import say
+from synface.ops.progress import Progress, say
 from synface.store import artifact, tables
 from synface.store.formats.verification_bin import read_pack
 
@@ -106,15 +106,10 @@ def _rendered(config: EvaluateConfig, spec: catalog.Spec, size: int) -> sources.
 
 
 def _evaluate(config: EvaluateConfig, benchmark: sources.Benchmark) -> list[tuple[Protocol, Measured]]:
-    embedding = distributed.embed_all(
-        benchmark.encoded,
-        benchmark.side,
-        benchmark.where,
-        weights.locate(config.weights),
-        config.numerics.model_dump(),
-        config.how.actors,
-        f"embed {benchmark.name}",
-    )
+    progress = Progress(f"embed {benchmark.name}", len(benchmark.encoded), "pictures")
+    place = weights.locate(config.weights)
+    with distributed.EmbedPool(place, config.numerics.model_dump(), config.how.actors) as pool:
+        embedding = pool.embed(benchmark.encoded, benchmark.side, benchmark.where, progress)
     check_embeddings(embedding, config.weights, benchmark.where)
     found = []
     for protocol in benchmark.protocols:

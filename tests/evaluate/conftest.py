@@ -1,17 +1,11 @@
 """A small recognizer with keyed random weights, and a verification pack."""
 
-import io
-
-import numpy as np
 import pytest
 import torch
-from PIL import Image
+from blobs import SIZE, blob, png
 
-from synface.core.rng import generator
 from synface.models import recognizers, weights
 from synface.store.formats import verification_bin
-
-SIZE = 32
 
 
 @pytest.fixture(scope="session")
@@ -24,20 +18,6 @@ def random_weights(tmp_path_factory):
     stated = weights.WeightsConfig("tiny", 64, SIZE, "CC0-1.0", "none: random weights")
     weights.save_pretrained(str(folder), module, stated)
     return str(folder)
-
-
-def png(pixels):
-    out = io.BytesIO()
-    Image.fromarray(pixels).save(out, "PNG")
-    return out.getvalue()
-
-
-def blob(person, sample, size=SIZE):
-    """A smooth picture of a 'person': the same low-frequency pattern with a little noise."""
-    base = generator("blob", person).integers(0, 256, (4, 4, 3)).astype(np.uint8)
-    image = np.asarray(Image.fromarray(base).resize((size, size), Image.Resampling.BICUBIC), np.int16)
-    noise = generator("noise", person, sample).integers(-40, 41, image.shape)
-    return np.clip(image + noise, 0, 255).astype(np.uint8)
 
 
 @pytest.fixture(scope="session")

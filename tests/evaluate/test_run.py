@@ -67,7 +67,7 @@ def test_numbers_equal_a_plain_loop(evaluated, random_weights, blob_pack):
 @pytest.mark.ray
 def test_finished_output_answers_at_once_and_files_are_listed(evaluated, random_weights, blob_pack, monkeypatch):
     output, result = evaluated
-    monkeypatch.setattr(stage.distributed, "embed_all", lambda *_: pytest.fail("embedded again"))
+    monkeypatch.setattr(stage.distributed, "EmbedPool", lambda *_: pytest.fail("embedded again"))
     again = stage.run(config(output, random_weights, blob_pack))
     assert again["cached"]
     assert again["accuracy"] == result["accuracy"]

@@ -1,0 +1,44 @@
+"""Configuration of the verb ``audit``."""
+
+from typing import ClassVar
+
+from pydantic import Field, model_validator
+
+from synface.evaluate.config import EvaluateNumerics
+from synface.settings import How, InputUri, StageConfig
+
+
+class AuditHow(How):
+    """What decides only the speed of an audit."""
+
+    actors: int | None = Field(default=None, ge=1, description="embedding actors; default: all CPUs or GPUs")
+
+
+class AuditConfig(StageConfig):
+    """Uniqueness, consistency, similarity, separability and leakage of a generated dataset."""
+
+    verb: ClassVar[str] = "audit"
+
+    images: InputUri = Field(description="images table to audit")
+    weights: InputUri = Field(default="heads-fr-tiny", description="recognizer that judges: built-in name or URI")
+    identities: InputUri | None = Field(
+        default=None, description="identities table the images were made from: the packing's promise"
+    )
+    reference: InputUri | None = Field(
+        default=None, description="images table of real (or generator-training) people to look for leaks of"
+    )
+    r: float = Field(default=0.3, gt=-1, lt=1, description="cosine of uniqueness and consistency (DCFace: 0.3)")
+    leak_far: float = Field(
+        default=1e-4, gt=0, lt=1, description="the leakage threshold: cosine at this FAR among reference people"
+    )
+    leak_cosine: float | None = Field(default=None, gt=-1, lt=1, description="a fixed threshold instead")
+    worst_pairs: int = Field(default=20, ge=1, le=1000, description="most alike (synthetic, reference) pairs kept")
+    flip: bool = Field(default=False, description="add the mirror image's features, as verification does")
+    numerics: EvaluateNumerics = EvaluateNumerics()
+    how: AuditHow = AuditHow()
+
+    @model_validator(mode="after")
+    def _leak(self) -> "AuditConfig":
+        if self.leak_cosine is not None and self.reference is None:
+            raise ValueError("leak_cosine needs a reference to look for leaks of")
+        return self
