@@ -45,7 +45,7 @@ def test_without_packing_the_pool_is_rendered():
 
 
 def test_a_fault_in_the_last_section_is_found_before_work():
-    with pytest.raises(InputError, match=r"section evaluate.*did you mean 'benchmarks'"):
+    with pytest.raises(InputError, match=r"(?s)section evaluate.*did you mean 'benchmarks'"):
         wired(evaluate={"benchmark": ["heads-v1"]})
 
 
