@@ -10,14 +10,15 @@ from synface.flows.wiring import STEPS, steps
 from synface.ops import signals
 from synface.ops.progress import duration, say
 from synface.settings import input_uris
-from synface.store import uri as uris
+from synface.store import artifact
 
 
 def plan(config: PipelineConfig) -> dict[str, Any]:
     """Every section's resolved configuration and, where its inputs exist already, its plan."""
     found: dict[str, Any] = {}
     for name, stage_config in steps(config).items():
-        missing = [u for u in input_uris(stage_config).values() if not uris.exists(u)]
+        made_here = [u for u in input_uris(stage_config).values() if u.startswith(config.output)]
+        missing = [u for u in made_here if artifact.load_manifest(u) is None]
         found[name] = {"config": stage_config.model_dump(mode="json")}
         if missing:
             found[name]["plan"] = {"waits_for": missing}
