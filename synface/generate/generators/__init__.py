@@ -28,7 +28,5 @@ def find_generator(name: str) -> type[Generator]:
         raise InputError(f"generator {name!r}: cannot be imported ({error})") from error
     missing = [m for m in ("describe", "own_identities", "render") if not callable(getattr(found, m, None))]
     if missing:
-        raise InputError(
-            f"generator {name!r}: has no {missing[0]}(); see synface.generate.generators.types.Generator"
-        )
+        raise InputError(f"generator {name!r}: has no {missing[0]}(); see synface.generate.generators.types.Generator")
     return found
