@@ -125,7 +125,7 @@ def main() -> None:
 
 def average(arm: dict[str, Any]) -> float:
     """Average heads-v1 accuracy in per cent."""
-    return 100 * arm["evaluation"]["average_accuracy"]
+    return 100 * arm["evaluation"]["average"]["heads-v1"]
 
 
 if __name__ == "__main__":

@@ -58,7 +58,7 @@ def test_every_section_leaves_its_artifact(smoke):
     assert result["sections"]["pool"]["images"] == 16
     assert result["sections"]["pack"]["num_identities"] == 6
     assert result["sections"]["generate"]["images"] == 24
-    assert 0.4 < result["sections"]["evaluate"]["average_accuracy"] <= 1
+    assert 0.4 < result["sections"]["evaluate"]["average"]["all"] <= 1
     for folder in ("pool_images", "pool", "identities", "images", "recognizer", "evaluation", "report"):
         assert (output / folder / "_synface" / "manifest.json").exists()
     saved = json.loads((output / "_synface" / "result-pipeline.json").read_text())

@@ -12,7 +12,7 @@ from synface.core.errors import InputError
 from synface.generate.config import GenerateConfig
 from synface.generate.run import plan, run
 from synface.settings import build
-from synface.store import artifact, tables
+from synface.store import artifact, ledger, tables
 from synface.store import uri as uris
 
 
@@ -100,6 +100,7 @@ def test_refused_configurations(fields, match):
 
 def test_another_configuration_owns_the_output(pattern, tmp_path):
     artifact.open_output(pattern(tmp_path / "o"), components={"pattern": "1", "weights": "0" * 64})
+    ledger.write_work(str(tmp_path / "o"), shards=2, images=8)
     before = sorted(os.listdir(tmp_path / "o" / "_synface"))
     refused(pattern(tmp_path / "o", seed=1), r"fields\.seed: '\(default\)' -> 1")
     assert sorted(os.listdir(tmp_path / "o" / "_synface")) == before
@@ -107,6 +108,7 @@ def test_another_configuration_owns_the_output(pattern, tmp_path):
 
 def test_a_new_version_of_the_generator_is_another_configuration(pattern, tmp_path):
     artifact.open_output(pattern(tmp_path / "o"), components={"pattern": "0", "weights": "0" * 64})
+    ledger.write_work(str(tmp_path / "o"), shards=2, images=8)
     refused(pattern(tmp_path / "o"), r"components\.pattern: '0' -> '1'")
 
 
