@@ -321,7 +321,15 @@ def svg_text(figure: Figure, name: str) -> str:
     sink = io.StringIO()
     with _own_style(**{"svg.hashsalt": name}):
         figure.savefig(sink, format="svg", metadata={"Date": None, "Creator": None})
-    return sink.getvalue()
+    return _numbered_ids(sink.getvalue(), name)
+
+
+def _numbered_ids(svg: str, name: str) -> str:
+    """Ids by order of appearance: matplotlib hashes memory addresses into those of clip paths."""
+    found = dict.fromkeys(re.findall(r'id="([a-zA-Z]+[0-9a-f]{10})"', svg))
+    for number, old in enumerate(found):
+        svg = svg.replace(old, f"{name}-{number}")
+    return svg
 
 
 def svg_bytes(svg: str) -> bytes:
