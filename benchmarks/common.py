@@ -40,6 +40,15 @@ def write_result(name: str, result: dict[str, Any]) -> None:
     print(json.dumps(whole))
 
 
+def print_line(result: dict[str, Any], output: str) -> None:
+    """Print one result of several as a JSON line; append it to the file `output`, where one is named."""
+    line = json.dumps({**result, "environment": environment()})
+    print(line, flush=True)
+    if output:
+        with Path(output).open("a") as stream:
+            stream.write(line + "\n")
+
+
 def mean_and_interval(values: list[float]) -> dict[str, float]:
     """Mean and Student-t 95 % interval of independent values (paired differences, seeds)."""
     import numpy as np

@@ -22,6 +22,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
+from common import write_result
 from synface.core import rng
 from synface.generate.config import GenerateConfig
 from synface.generate.distributed import generate
@@ -132,7 +133,6 @@ def main() -> None:
         found.append(speeds | {"ratio": round(speeds["ray"] / speeds["bare"], 4)})
         print(json.dumps(found[-1]), file=sys.stderr)
     result = {
-        "benchmark": "generate_overhead",
         "generator": asked.generator,
         "image_size": asked.size,
         "workers": asked.workers,
@@ -141,7 +141,7 @@ def main() -> None:
         "ray_images_per_second": statistics.median(r["ray"] for r in found),
         "rounds": found,
     }
-    print(json.dumps(result))
+    write_result(f"generate_overhead_{asked.generator}", result)
 
 
 if __name__ == "__main__":

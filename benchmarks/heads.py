@@ -7,9 +7,9 @@ everyday mix of the heads-real domain.
 """
 
 import argparse
-import json
 import time
 
+from common import write_result
 from synface.models.heads import HeadRenderer, sample_identity, sample_variation
 from synface.models.heads.assets import load_assets, morph
 from synface.models.heads.hair import build_hair
@@ -52,7 +52,7 @@ def main() -> None:
         "images_per_s_64": round(images_per_second(64, args.identities, args.pictures), 1),
         "identity_ms": round(identity_milliseconds(16), 1),
     }
-    print(json.dumps(result))
+    write_result("heads", result)
 
 
 if __name__ == "__main__":

@@ -6,15 +6,14 @@ Times are CPU seconds of this process (comparable on a busy machine), the solver
 """
 
 import argparse
-import json
 import math
 import resource
 import time
-from pathlib import Path
 
 import numpy as np
 import torch
 
+from common import print_line
 from synface.pack import bounds, codes, energy, gallery, solver, starts
 from synface.pack.gallery import Gallery
 
@@ -129,12 +128,7 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(1)
     for name in options.cases.split(","):
-        result = {"name": name, **CASES[name](), "torch": torch.__version__}
-        line = json.dumps(result)
-        print(line, flush=True)
-        if options.output:
-            with Path(options.output).open("a") as stream:
-                stream.write(line + "\n")
+        print_line({"name": name, **CASES[name]()}, options.output)
 
 
 if __name__ == "__main__":

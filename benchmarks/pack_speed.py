@@ -7,13 +7,12 @@ pass of the log-sum-exp solver is 3, a (tiled, symmetric) step of Algorithm 1 an
 """
 
 import argparse
-import json
 import statistics
 import time
-from pathlib import Path
 
 import torch
 
+from common import print_line
 from synface.pack import baselines, energy, solver, starts
 
 PASS_UNITS = 3
@@ -94,11 +93,7 @@ def main() -> None:
     results = [pass_rate(*options.rate)] if options.rate else []
     results += [work_ratio(*options.work)] if options.work else []
     for result in results:
-        line = json.dumps({**result, "torch": torch.__version__})
-        print(line, flush=True)
-        if options.output:
-            with Path(options.output).open("a") as stream:
-                stream.write(line + "\n")
+        print_line(result, options.output)
 
 
 if __name__ == "__main__":

@@ -15,6 +15,7 @@ from typing import Any
 import psutil
 
 from synface.core.errors import SynfaceError
+from synface.evaluate.catalog import data_folder
 from synface.ops.progress import say
 
 PACKAGES = ("torch", "ray", "diffusers", "numpy", "pyarrow", "boto3", "numba", "scipy", "pydantic", "safetensors")
@@ -88,11 +89,6 @@ def run() -> dict[str, Any]:
     found["quickstart"] = _quickstart(found)
     _print(found)
     return found
-
-
-def data_folder() -> Path:
-    """Where users put third-party weights and data sets."""
-    return Path(os.environ.get("SYNFACE_DATA") or Path.home() / ".cache" / "synface" / "data")
 
 
 def _version(name: str) -> str | None:

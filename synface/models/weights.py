@@ -89,8 +89,8 @@ def locate(name_or_uri: str) -> str:
     return name_or_uri
 
 
-def read_config(name_or_uri: str) -> WeightsConfig:
-    """The stated conventions of weights, each checked.
+def read_config(name_or_uri: str, kind: str = "recognizer") -> WeightsConfig:
+    """The stated conventions of weights of one kind, each checked.
 
     Raises:
         InputError: not found, not JSON, a missing or unknown field, or a convention that synface does not use.
@@ -102,7 +102,7 @@ def read_config(name_or_uri: str) -> WeightsConfig:
     except (ValueError, TypeError) as error:
         raise InputError(f"{place}: not a weights configuration ({error})") from error
     expected = {
-        "kind": "recognizer",
+        "kind": kind,
         "format_version": FORMAT_VERSION,
         "crop": crops.CROP_CONVENTION,
         "colour_order": crops.COLOUR_ORDER,
@@ -144,6 +144,23 @@ def save_pretrained(uri: str, module: nn.Module, config: WeightsConfig) -> None:
         uris.write_bytes(uris.join(uri, name), data)
 
 
+def read_state(name_or_uri: str, kind: str = "recognizer") -> tuple[WeightsConfig, dict[str, torch.Tensor]]:
+    """The stated conventions of weights of one kind and their tensors, as stored.
+
+    Raises:
+        InputError: as `read_config`; another sha256 than stated, or not a safetensors file.
+    """
+    config = read_config(name_or_uri, kind)
+    place = uris.join(locate(name_or_uri), MODEL_FILE)
+    data = uris.read_bytes(place)
+    if sha256_hex(data) != config.sha256:
+        raise InputError(f"{place}: sha256 is not the one that {CONFIG_FILE} states: damaged or exchanged weights")
+    try:
+        return config, safetensors.torch.load(data)
+    except (safetensors.SafetensorError, ValueError, KeyError) as error:
+        raise InputError(f"{place}: not a safetensors file ({error})") from error
+
+
 def from_pretrained(name_or_uri: str) -> tuple[nn.Module, WeightsConfig]:
     """A recognizer in evaluation mode, float32 on the CPU, and its stated conventions.
 
@@ -151,16 +168,8 @@ def from_pretrained(name_or_uri: str) -> tuple[nn.Module, WeightsConfig]:
         InputError: not found, another sha256, unknown architecture, or tensors that do not fit it (the first
             differing keys are listed).
     """
-    folder = locate(name_or_uri)
-    config = read_config(name_or_uri)
-    place = uris.join(folder, MODEL_FILE)
-    data = uris.read_bytes(place)
-    if sha256_hex(data) != config.sha256:
-        raise InputError(f"{place}: sha256 is not the one that {CONFIG_FILE} states: damaged or exchanged weights")
-    try:
-        state = safetensors.torch.load(data)
-    except (safetensors.SafetensorError, ValueError, KeyError) as error:
-        raise InputError(f"{place}: not a safetensors file ({error})") from error
+    config, state = read_state(name_or_uri)
+    place = uris.join(locate(name_or_uri), MODEL_FILE)
     with torch.random.fork_rng(devices=[]):
         module = recognizers.build(config.architecture, config.embedding_dim, config.input_size)
     load_state(module, state, f"{place} ({config.architecture})")

@@ -40,11 +40,7 @@ def algorithm1(
     on_step: Callable[[int, float], None] | None = None,
 ) -> Descent:
     """HyperFace's Algorithm 1: L = -d(closest pair) + alpha * mean distance to the gallery."""
-
-    def gradient(x_nd: Tensor, step: int) -> tuple[Tensor, float]:
-        return pair_gradient(x_nd, tile)
-
-    return _adam(x_nd, gradient, steps, learning_rate, gallery, tile, on_step)
+    return _adam(x_nd, pair_gradient, steps, learning_rate, gallery, tile, on_step)
 
 
 def algorithm2(
@@ -62,10 +58,7 @@ def algorithm2(
     def choose(step: int) -> Tensor:
         return torch.from_numpy(rng.generator(seed, "batch", step).choice(len(x_nd), min(batch, len(x_nd)), False))
 
-    def gradient(x_nd: Tensor, step: int) -> tuple[Tensor, float]:
-        return pair_gradient(x_nd, tile)
-
-    return _adam(x_nd, gradient, steps, learning_rate, gallery, tile, on_step, choose)
+    return _adam(x_nd, pair_gradient, steps, learning_rate, gallery, tile, on_step, choose)
 
 
 def row_max(
@@ -77,11 +70,7 @@ def row_max(
     on_step: Callable[[int, float], None] | None = None,
 ) -> Descent:
     """Mettes et al.: L = mean_i max_{j != i} <x_i, x_j> + alpha * mean distance to the gallery."""
-
-    def gradient(x_nd: Tensor, step: int) -> tuple[Tensor, float]:
-        return row_max_gradient(x_nd, tile)
-
-    return _adam(x_nd, gradient, steps, learning_rate, gallery, tile, on_step)
+    return _adam(x_nd, row_max_gradient, steps, learning_rate, gallery, tile, on_step)
 
 
 def pair_gradient(x_nd: Tensor, tile: int = TILE) -> tuple[Tensor, float]:
@@ -147,7 +136,7 @@ def _adam(
     for step in range(1, steps + 1):
         rows = None if choose is None else choose(step)
         part_nd = x_nd if rows is None else x_nd[rows]
-        g_nd, largest = gradient(part_nd, step)
+        g_nd, largest = gradient(part_nd, tile)
         if gallery is not None:
             add_gradient_(g_nd, gallery, nearest(gallery, part_nd, tile), len(part_nd), tile)
         if rows is not None:

@@ -5,24 +5,18 @@ One weights folder (``models.weights``) holds both networks, so that one sha256 
 embedder are refused, because a network fed with them still draws faces, only not of these people.
 """
 
-import json
 from dataclasses import dataclass
 from typing import Any
 
-import safetensors
-import safetensors.torch
 import torch
 from torch import nn
 
-from synface.core import crops
 from synface.core.errors import InputError
 from synface.models import autoencoder as autoencoders
 from synface.models import weights
 from synface.models.autoencoder import Autoencoder, AutoencoderConfig
 from synface.models.denoisers.config import DenoiserConfig, from_dict
 from synface.models.denoisers.unet import Denoiser
-from synface.store import uri as uris
-from synface.store.artifact import sha256_hex
 
 GENERATOR_KIND = "generator"
 AUTOENCODER_KIND = "autoencoder"
@@ -119,7 +113,7 @@ def from_pretrained(name_or_uri: str) -> tuple[Generator, weights.WeightsConfig]
     Raises:
         InputError: not found, damaged, of another kind or convention, or tensors that do not fit.
     """
-    config, state = _read(name_or_uri, GENERATOR_KIND)
+    config, state = weights.read_state(name_or_uri, GENERATOR_KIND)
     try:
         denoiser = from_dict(config.details["denoiser"])
         inner = config.details["autoencoder"]
@@ -134,7 +128,7 @@ def from_pretrained(name_or_uri: str) -> tuple[Generator, weights.WeightsConfig]
 
 def autoencoder_from_pretrained(name_or_uri: str) -> tuple[Autoencoder, weights.WeightsConfig]:
     """An autoencoder that was stored alone; otherwise as `from_pretrained`."""
-    config, state = _read(name_or_uri, AUTOENCODER_KIND)
+    config, state = weights.read_state(name_or_uri, AUTOENCODER_KIND)
     try:
         description = AutoencoderConfig(**config.details["autoencoder"])
     except (KeyError, TypeError) as error:
@@ -157,29 +151,3 @@ def check_embedder(config: weights.WeightsConfig, embedder: str, embedder_sha256
             f"understands {config.details.get('embedder')!r} (weights "
             f"{str(config.details.get('embedder_sha256'))[:12]}); embed or pack the identities with that recognizer"
         )
-
-
-def _read(name_or_uri: str, kind: str) -> tuple[weights.WeightsConfig, dict[str, torch.Tensor]]:
-    folder = weights.locate(name_or_uri)
-    place = uris.join(folder, weights.CONFIG_FILE)
-    try:
-        config = weights.WeightsConfig(**json.loads(uris.read_bytes(place)))
-    except (ValueError, TypeError) as error:
-        raise InputError(f"{place}: not a weights configuration ({error})") from error
-    expected = {
-        "kind": kind,
-        "format_version": weights.FORMAT_VERSION,
-        "crop": crops.CROP_CONVENTION,
-        "colour_order": crops.COLOUR_ORDER,
-        "normalisation": weights.NORMALISATION,
-    }
-    for field, value in expected.items():
-        if getattr(config, field) != value:
-            raise InputError(f"{place}: {field} = {getattr(config, field)!r}, expected {value!r}")
-    data = uris.read_bytes(uris.join(folder, weights.MODEL_FILE))
-    if sha256_hex(data) != config.sha256:
-        raise InputError(f"{place}: states another sha256 than {weights.MODEL_FILE} has: damaged or exchanged weights")
-    try:
-        return config, safetensors.torch.load(data)
-    except (safetensors.SafetensorError, ValueError, KeyError) as error:
-        raise InputError(f"{folder}: {weights.MODEL_FILE} is not a safetensors file ({error})") from error
