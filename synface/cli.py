@@ -23,6 +23,8 @@ STAGES = {
     "pack": ("synface.pack.config", "PackConfig", "synface.pack.run"),
     "generate": ("synface.generate.config", "GenerateConfig", "synface.generate.run"),
     "train_recognizer": ("synface.train.config", "TrainRecognizerConfig", "synface.train.run"),
+    "train_autoencoder": ("synface.train.generator_config", "TrainAutoencoderConfig", "synface.train.autoencoder_run"),
+    "train_generator": ("synface.train.generator_config", "TrainGeneratorConfig", "synface.train.generator_run"),
     "evaluate": ("synface.evaluate.config", "EvaluateConfig", "synface.evaluate.run"),
     "audit": ("synface.evaluate.audit_config", "AuditConfig", "synface.evaluate.audit_run"),
     "import": ("synface.store.import_config", "ImportConfig", "synface.store.importing"),
@@ -40,7 +42,6 @@ TOOLS = {
 }
 
 NOT_YET = {
-    "train_generator": "training of the CemiFace generator",
     "calibrate": "calibration of the similarity dial",
     "sweep": "hyper-parameter sweeps with Ray Tune",
 }
@@ -53,7 +54,8 @@ stages (each: `synface VERB --help` lists its fields)
   pack              identities far apart on the hypersphere, or a dispersed subset of a pool
   generate          identities -> images table on any URI
   train recognizer  images -> face-recognition model
-  train generator   images -> CemiFace generator (not available yet)
+  train autoencoder images -> autoencoder in whose latents a small generator works
+  train generator   images -> CemiFace generator for one recognizer's embeddings
   evaluate          verification accuracy, TAR@FAR, ROC of a recognizer
   audit             uniqueness, consistency, leakage of a dataset
   report            one HTML page of a run
@@ -151,16 +153,16 @@ def _run_stage(verb: str, arguments: list[str]) -> tuple[dict[str, Any] | None, 
     config = settings.build(model, settings.merge(section, overrides))
     config = config.model_copy(update={"output": absolute(config.output)})  # workers have another folder
     signals = importlib.import_module("synface.ops.signals")
-    signals.listen()
-    stage = importlib.import_module(run_module)
     try:
-        if dry_run:
-            return {
-                "dry_run": True,
-                "config": config.model_dump(mode="json"),
-                "plan": stage.plan(config),
-            }, None
-        return stage.run(config), config.output
+        with signals.stoppable():
+            stage = importlib.import_module(run_module)
+            if dry_run:
+                return {
+                    "dry_run": True,
+                    "config": config.model_dump(mode="json"),
+                    "plan": stage.plan(config),
+                }, None
+            return stage.run(config), config.output
     except Exception as error:
         # an output that another configuration owns is not ours to write a result into
         if not isinstance(error, InputError) and not dry_run:

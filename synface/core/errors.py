@@ -13,6 +13,12 @@ class InputError(SynfaceError, ValueError):
     exit_code = 2
 
 
+class DivergedError(SynfaceError):
+    """A training whose numbers stopped being finite: what was asked must change, so it counts as refused input."""
+
+    exit_code = 2
+
+
 class PartialError(SynfaceError):
     """Finished in part: what is done is valid and kept, the message says what is missing."""
 

@@ -157,6 +157,21 @@ def tar_at_far(curve: Roc, far: float, rule: FarRule = "strict") -> OperatingPoi
     return OperatingPoint(float(curve.threshold_k[index]), float(curve.far_k[index]), float(curve.tar_k[index]))
 
 
+def threshold_at_far(impostor_n: np.ndarray, far: float) -> float:
+    """The lowest score at which at most a share `far` of the impostor scores is accepted (``score >= threshold``).
+
+    As `tar_at_far` by the strict rule, from impostors alone and one sort: with k = floor(far n) allowed accepts it
+    is the next float above the (k + 1)-th largest score.
+
+    Raises:
+        ValueError: scores not finite, none at all, or a target outside [0, 1).
+    """
+    score = np.sort(np.asarray(impostor_n, np.float64))
+    if not 0 <= far < 1 or len(score) == 0 or not np.isfinite(score).all():
+        raise ValueError(f"FAR {far} of {len(score)} impostor scores: FAR in [0, 1), scores finite, at least one")
+    return float(np.nextafter(score[len(score) - 1 - int(far * len(score))], np.inf))
+
+
 def fnmr_at_fmr(curve: Roc, fmr: float) -> float:
     """False non-match rate where the false match rate does not exceed `fmr` (FMR100: 0.01)."""
     return 1.0 - tar_at_far(curve, fmr, "strict").tar

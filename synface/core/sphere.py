@@ -45,3 +45,18 @@ def effective_dimension(x_nd: np.ndarray, explained: float = 0.9) -> int:
     """How many principal directions of the (uncentred) rows hold `explained` of their energy."""
     energy = np.linalg.eigvalsh(x_nd.T.astype(np.float64) @ x_nd)[::-1]
     return int(np.searchsorted(np.cumsum(energy) / energy.sum(), explained) + 1)
+
+
+def unique_rows(x_nd: np.ndarray, threshold: float) -> np.ndarray:
+    """Greedy choice of rows whose pairwise cosines all stay below `threshold`: ascending row numbers, int64 [k].
+
+    CemiFace filters its inquiry images so (pairwise below 0.3 by its recognizer; arXiv 2409.18876, section 4). Row
+    0 is kept, each later row if it is below the threshold to every row kept before it. Cost n k d.
+    """
+    kept_kd = np.empty_like(x_nd)
+    kept: list[int] = []
+    for row, x_d in enumerate(x_nd):
+        if not kept or float((kept_kd[: len(kept)] @ x_d).max()) < threshold:
+            kept_kd[len(kept)] = x_d
+            kept.append(row)
+    return np.array(kept, np.int64)

@@ -6,6 +6,7 @@ worker, the driver or the node leaves the newest whole one; the next worker grou
 next, continues from it.
 """
 
+import math
 import os
 import time
 from collections.abc import Callable
@@ -17,52 +18,84 @@ from ray import train
 from ray.train.torch import TorchConfig, TorchTrainer, get_device
 from torch import distributed
 
-from synface.core.errors import SynfaceError
-from synface.ops import cluster
+from synface.core.errors import DivergedError, SynfaceError
+from synface.ops import cluster, demand, remote_stop, signals
 from synface.ops.progress import Progress, say
 from synface.store import uri as uris
 from synface.train import loop
 from synface.train.config import TrainRecognizerConfig
 from synface.train.data import GIB, Catalog, ImageSource
+from synface.train.generator_config import StepsConfig
+from synface.train.loop import Diverged
 from synface.train.tracking import TensorBoard
 
 CHECKPOINTS = "_synface/train"
 DIVERGED = "diverged"
+#: how often rank 0 asks whether the driver was told to stop
+STOP_POLL_SECONDS = 1.0
 #: helpers of Ray Train that a single machine does without; each is a process, or doubles every line of log
 LOCAL_ENVIRONMENT = {"RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0", "RAY_TRAIN_METRICS_ENABLED": "0"}
 ENVIRONMENT = {"RAY_TRAIN_ENABLE_PRINT_PATCH": "0"}
 
 
-class _Trainer(TorchTrainer):
-    """Without the actor that watches over placement groups.
+class Stopped(Exception):  # noqa: N818 (an end, not an error)
+    """Raised on every worker behind the checkpoint that a stop signal asked for."""
 
-    They end with the job in any case, and without a dashboard the actor logs an error every second.
+
+class _Trainer(TorchTrainer):
+    """Without the actor that watches over placement groups, and without a handler of SIGINT.
+
+    The groups end with the job in any case, and without a dashboard the actor logs an error every second. The
+    handler would leave with exit code 0; `ops.signals` has taken the signal.
     """
 
     def _create_default_callbacks(self) -> list[Any]:
         callbacks = super()._create_default_callbacks()
         return [c for c in callbacks if type(c).__name__ != "PlacementGroupCleanerCallback"]
 
+    def _register_sigint_handler(self, controller: Any) -> None:
+        pass
+
+
+Work = Callable[[Any, Catalog, str, str], Diverged | None]
+
 
 def fit(config: TrainRecognizerConfig, catalog: Catalog) -> bytes:
-    """Train to the end and return the last checkpoint.
+    """Train a recognizer to the end and return the last checkpoint; see `launch`."""
+    remedy = f"Lower optimizer.lr ({config.optimizer.lr}), raise optimizer.warmup_epochs, or set optimizer.clip_norm"
+    return launch(config, train_recognizer, catalog, remedy)
+
+
+def launch(config: TrainRecognizerConfig | StepsConfig, work: Work, catalog: Catalog, remedy: str) -> bytes:
+    """Do `work` on a group of workers until it ends, and return the last checkpoint.
+
+    Args:
+        config: of the training.
+        work: what each worker does, with (config, catalog, folder of checkpoints, device); it continues from the
+            newest checkpoint.
+        catalog: the images.
+        remedy: what to change where the loss stops being finite.
 
     Raises:
-        SynfaceError: the loss stopped being finite (the last good checkpoint is kept), or workers were lost
-            more often than `how.max_failures`.
+        DivergedError: the loss stopped being finite (the last good checkpoint is kept).
+        SynfaceError: workers were lost more often than `how.max_failures`.
+        InputError: the cluster has no room for the worker group.
+        PartialError: a stop signal came; a recognizer's checkpoint of that moment is kept.
     """
     for name, value in (ENVIRONMENT | ({} if os.environ.get("RAY_ADDRESS") else LOCAL_ENVIRONMENT)).items():
         os.environ.setdefault(name, value)
     cluster.connect()
     cluster.check_output_reachable(config.output)
+    resources = scaling(config)
+    demand.check_demand("train: worker group", [resources.resources_per_worker or {}] * resources.num_workers)
     folder = uris.join(uris.absolute(config.output), CHECKPOINTS)
     uris.delete_file(uris.join(folder, DIVERGED))
     filesystem, path = uris.resolve(folder)
     trainer = _Trainer(
         train_worker,
-        train_loop_config={"config": config.model_dump(mode="json"), "catalog": ray.put(catalog), "folder": folder},
+        train_loop_config={"config": config, "work": work, "catalog": ray.put(catalog), "folder": folder},
         torch_config=TorchConfig(backend="nccl" if config.numerics.device == "cuda" else "gloo"),
-        scaling_config=scaling(config),
+        scaling_config=resources,
         run_config=train.RunConfig(
             name="ray",
             storage_path=path,
@@ -72,17 +105,18 @@ def fit(config: TrainRecognizerConfig, catalog: Catalog) -> bytes:
     )
     threads = torch.get_num_threads()
     try:
-        trainer.fit()
+        with remote_stop.passed_on():
+            trainer.fit()
+        signals.check_stop()
     except train.TrainingFailedError as error:
         raise SynfaceError(f"{config.output}: training failed; the same command continues. {error}") from error
     finally:
         torch.set_num_threads(threads)
     if uris.exists(uris.join(folder, DIVERGED)):
         step = uris.read_bytes(uris.join(folder, DIVERGED)).decode()
-        raise SynfaceError(
+        raise DivergedError(
             f"{config.output}: the loss or a weight was no longer finite at step {step}; the last good checkpoint "
-            f"is kept in {folder}. Lower optimizer.lr ({config.optimizer.lr}), raise optimizer.warmup_epochs, or "
-            "set optimizer.clip_norm; such a change needs another output"
+            f"is kept in {folder}. {remedy}; such a change needs another output"
         )
     data = loop.newest_checkpoint(folder)
     if data is None:
@@ -90,69 +124,108 @@ def fit(config: TrainRecognizerConfig, catalog: Catalog) -> bytes:
     return data
 
 
-def scaling(config: TrainRecognizerConfig) -> train.ScalingConfig:
+def scaling(config: TrainRecognizerConfig | StepsConfig) -> train.ScalingConfig:
     """Resources of the worker group; none where the one worker is this process."""
     numerics, how = config.numerics, config.how
     if how.in_process:
         return train.ScalingConfig(num_workers=0, use_gpu=numerics.device == "cuda")
     gpu = numerics.device == "cuda"
-    available = ray.cluster_resources().get("CPU", 1.0)
-    cpus = how.cpus_per_worker or min(float(numerics.threads_per_worker), available / numerics.num_workers)
+    threads = float(numerics.threads_per_worker)
+    # an autoscaler starts nodes for all that is asked; elsewhere threads may outnumber the CPUs
+    share = math.inf if demand.autoscaled() else ray.cluster_resources().get("CPU", 1.0) / numerics.num_workers
+    cpus = how.cpus_per_worker or min(threads, share)
     resources = {"CPU": cpus} | ({"GPU": how.gpus_per_worker} if gpu else {})
     return train.ScalingConfig(num_workers=numerics.num_workers, use_gpu=gpu, resources_per_worker=resources)
 
 
 def train_worker(payload: dict[str, Any]) -> None:
-    """What each worker of the group does."""
-    config = TrainRecognizerConfig.model_validate(payload["config"])
-    catalog: Catalog = ray.get(payload["catalog"])
+    """Set up one worker of the group, do its work, and tell the driver where the loss stopped being finite."""
+    config, folder = payload["config"], payload["folder"]
     torch.set_num_threads(config.numerics.threads_per_worker)
     device = get_device()
     if device.type == "cuda":
         torch.cuda.set_device(device)
-    shape = loop.shape_of(config, catalog, device.type)
+    diverged = payload["work"](config, ray.get(payload["catalog"]), folder, device.type)
+    if diverged is not None and not (distributed.is_initialized() and distributed.get_rank()):
+        uris.write_bytes(uris.join(folder, DIVERGED), str(diverged.step).encode())
+
+
+def train_recognizer(config: TrainRecognizerConfig, catalog: Catalog, folder: str, device: str) -> Diverged | None:
+    """What each worker of a recognizer's training does."""
+    shape = loop.shape_of(config, catalog, device)
     state = loop.build_state(config, shape)
-    data = loop.newest_checkpoint(payload["folder"])
+    data = loop.newest_checkpoint(folder)
     if data is not None:
-        loop.unpack_checkpoint(state, data, device.type)
+        loop.unpack_checkpoint(state, data, device)
         if shape.rank == 0:
             say(f"train: continues at step {state.step} of {shape.total_steps}")
     if state.step >= shape.total_steps:
-        return
+        return None
     source = ImageSource(
         catalog, config.image_size, config.how.memory_gb * GIB, config.shuffle_shards, config.how.decode_threads
     )
-    with TensorBoard(config.output, state.step, enabled=shape.rank == 0) as board:
-        diverged = loop.run_steps(
-            config, catalog, source, shape, state, checkpoint_rule(config, shape), saver(payload["folder"], shape),
-            watcher(config, shape, state.step, board),
-        )  # fmt: skip
-    source.close()
-    if diverged is not None and shape.rank == 0:
-        uris.write_bytes(uris.join(payload["folder"], DIVERGED), str(diverged.step).encode())
+    stopping = stop_rule(shape)
+    try:
+        with TensorBoard(config.output, state.step, enabled=shape.rank == 0) as board:
+            return loop.run_steps(
+                config, catalog, source, shape, state, checkpoint_rule(config, shape, stopping),
+                saver(folder, shape, stopping), watcher(config, shape, state.step, board),
+            )  # fmt: skip
+    except Stopped:
+        return None
+    finally:
+        source.close()
 
 
-def checkpoint_rule(config: TrainRecognizerConfig, shape: loop.Shape) -> Callable[[loop.State, bool], bool]:
-    """Every N steps; or at the end of an epoch, if the last checkpoint is old enough by rank 0's clock."""
+def stop_rule(shape: loop.Shape) -> Callable[[loop.State], bool]:
+    """Whether the driver was asked to stop: one answer per step for all workers, by what rank 0 knows."""
+    next_look, step, answer = 0.0, -1, False
+
+    def stopping(state: loop.State) -> bool:
+        nonlocal next_look, step, answer
+        if state.step != step:
+            asked = False
+            if shape.rank == 0 and time.monotonic() >= next_look:
+                asked = remote_stop.asked()
+                next_look = time.monotonic() + STOP_POLL_SECONDS
+            step, answer = state.step, agreed(asked, shape)
+        return answer
+
+    return stopping
+
+
+def agreed(answer: bool, shape: loop.Shape) -> bool:
+    """Rank 0's answer, on every worker."""
+    if shape.world == 1:
+        return answer
+    sent = torch.tensor([answer], device=shape.device)
+    distributed.broadcast(sent, 0)
+    return bool(sent)
+
+
+def checkpoint_rule(
+    config: TrainRecognizerConfig, shape: loop.Shape, stopping: Callable[[loop.State], bool]
+) -> Callable[[loop.State, bool], bool]:
+    """Every N steps; or at the end of an epoch, if the last is old enough by rank 0's clock; or before a stop."""
     last = time.monotonic()
 
     def due(state: loop.State, ended: bool) -> bool:
         nonlocal last
+        if stopping(state):
+            return True
         if config.how.checkpoint_every is not None:
             return state.step % config.how.checkpoint_every == 0
         if not ended:
             return False
-        answer = torch.tensor([time.monotonic() - last >= config.how.checkpoint_seconds], device=shape.device)
-        if shape.world > 1:
-            distributed.broadcast(answer, 0)
-        if bool(answer):
+        answer = agreed(time.monotonic() - last >= config.how.checkpoint_seconds, shape)
+        if answer:
             last = time.monotonic()
-        return bool(answer)
+        return answer
 
     return due
 
 
-def saver(folder: str, shape: loop.Shape) -> Callable[[loop.State], None]:
+def saver(folder: str, shape: loop.Shape, stopping: Callable[[loop.State], bool]) -> Callable[[loop.State], None]:
     """Rank 0 writes; the others wait, so that none runs ahead of a checkpoint that fails."""
 
     def save(state: loop.State) -> None:
@@ -160,6 +233,8 @@ def saver(folder: str, shape: loop.Shape) -> Callable[[loop.State], None]:
             loop.save_checkpoint(folder, state)
         if shape.world > 1:
             distributed.barrier()
+        if stopping(state):
+            raise Stopped
 
     return save
 

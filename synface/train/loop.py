@@ -267,13 +267,17 @@ def unpack_checkpoint(state: State, data: bytes, device: str) -> None:
 
 
 def save_checkpoint(folder: str, state: State) -> None:
+    """Write the state as one whole checkpoint file."""
+    write_checkpoint(folder, state.step, pack_checkpoint(state))
+
+
+def write_checkpoint(folder: str, step: int, data: bytes) -> None:
     """Write one whole checkpoint file, then delete all but the newest few.
 
     The name holds step and digest: a file that was cut short is known and passed over.
     """
-    data = pack_checkpoint(state)
     digest = hashlib.sha256(data).hexdigest()[:16]
-    uris.write_bytes(uris.join(folder, f"step-{state.step:09d}-{digest}{CHECKPOINT_SUFFIX}"), data)
+    uris.write_bytes(uris.join(folder, f"step-{step:09d}-{digest}{CHECKPOINT_SUFFIX}"), data)
     for name in checkpoint_names(folder)[KEPT_CHECKPOINTS:]:
         uris.delete_file(uris.join(folder, name))
 

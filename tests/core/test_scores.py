@@ -202,3 +202,15 @@ def test_refuses_bad_targets():
         scores.tar_at_far(curve, 0.1, "loose")  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="need 0 <= successes"):
         scores.wilson_interval(3, 2)
+
+
+@pytest.mark.parametrize("far", [0.0, 1e-3, 0.01, 0.1, 0.5])
+def test_threshold_at_far_is_the_strict_point_of_the_roc(far):
+    score = np.random.default_rng(4).integers(-40, 40, 5000) / 100  # many ties
+    same = np.zeros(5000, bool)
+    same[:7] = True
+    threshold = scores.threshold_at_far(score[~same], far)
+    strict = scores.tar_at_far(scores.roc(score, same), far)
+    assert (score[~same] >= threshold).mean() == strict.far <= far
+    with pytest.raises(ValueError, match="at least one"):
+        scores.threshold_at_far(np.array([]), far)

@@ -52,3 +52,15 @@ def test_effective_dimension_of_points_in_a_subspace():
     basis = np.linalg.qr(rng.generator(3).standard_normal((16, 4)))[0]
     x = sphere.uniform(rng.generator(4), 500, 4) @ basis.T
     assert sphere.effective_dimension(x, 0.999) == 4
+
+
+def test_unique_rows_are_the_greedy_choice():
+    x = sphere.uniform(rng.generator(5), 200, 5)
+    kept = sphere.unique_rows(x, 0.6)
+    naive: list[int] = []
+    for row in range(200):
+        if all(float(x[row] @ x[other]) < 0.6 for other in naive):
+            naive.append(row)
+    assert kept.tolist() == naive and 1 < len(kept) < 200
+    cos = x[kept] @ x[kept].T - 2 * np.eye(len(kept))
+    assert cos.max() < 0.6 <= (x @ x[kept].T).max(1).min() + 1e-6  # nobody who was left out would fit

@@ -172,19 +172,40 @@ def start(config: TrainRecognizerConfig) -> subprocess.Popen:
     )
 
 
+LONG = {"epochs": 150, "how": {"checkpoint_every": 20}}
+
+
+@pytest.fixture(scope="module")
+def calm(toy_images, tmp_path_factory) -> Path:
+    """The training that nothing disturbed."""
+    output = tmp_path_factory.mktemp("calm") / "whole"
+    assert start(config_of(toy_images, output, **LONG)).wait(400) == 0
+    return output
+
+
+def wait_for_checkpoint(process: subprocess.Popen, output: Path) -> None:
+    deadline = time.monotonic() + 300
+    while not checkpoints(output):
+        assert process.poll() is None and time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def checkpoints(output: Path) -> list[str]:
+    return sorted(p.name for p in (output / "_synface" / "train").glob("step-*.pt"))
+
+
+def assert_same(output: Path, calm: Path) -> None:
+    for name in ("model.safetensors", "config.json", "history.json", artifact.MANIFEST):
+        assert (calm / name).read_bytes() == (output / name).read_bytes(), name
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize("victim", ["driver", "worker"])
-def test_killed_and_resumed_training_ends_with_the_same_bytes(toy_images, tmp_path, victim):
-    options = {"epochs": 150, "how": {"checkpoint_every": 20}}
-    whole, broken = (config_of(toy_images, tmp_path / name, **options) for name in ("whole", "broken"))
-    assert start(whole).wait(400) == 0
+def test_killed_and_resumed_training_ends_with_the_same_bytes(calm, toy_images, tmp_path, victim):
+    broken = config_of(toy_images, tmp_path / "broken", **LONG)
     process = start(broken)
-    folder = tmp_path / "broken" / "_synface" / "train"
-    deadline = time.monotonic() + 300
-    while not list(folder.glob("step-*.pt")):
-        assert process.poll() is None and time.monotonic() < deadline
-        time.sleep(0.05)
+    wait_for_checkpoint(process, tmp_path / "broken")
     if victim == "driver":
         os.killpg(process.pid, signal.SIGKILL)
         process.wait()
@@ -193,8 +214,45 @@ def test_killed_and_resumed_training_ends_with_the_same_bytes(toy_images, tmp_pa
     else:
         os.kill(worker_of(process.pid), signal.SIGKILL)
     assert process.wait(400) == 0
-    for name in ("model.safetensors", "config.json", "history.json", artifact.MANIFEST):
-        assert (tmp_path / "whole" / name).read_bytes() == (tmp_path / "broken" / name).read_bytes(), name
+    assert_same(tmp_path / "broken", calm)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize(("number", "workers"), [(signal.SIGTERM, 1), (signal.SIGINT, 2)])
+def test_a_stop_signal_leaves_a_checkpoint_of_that_moment(toy_images, tmp_path, number, workers):
+    how = {"checkpoint_seconds": 3600}  # no other checkpoint would be there
+    numerics = {"threads_per_worker": 1, "num_workers": workers}
+    config = config_of(toy_images, tmp_path / "o", epochs=20_000, how=how, numerics=numerics)
+    recipe = tmp_path / "recipe.json"  # JSON is YAML
+    recipe.write_text(json.dumps({"train_recognizer": config.model_dump(mode="json")}))
+    process = start_verb(recipe)
+    assert process.stderr is not None
+    line = next((text for text in process.stderr if "loss" in text), "")
+    assert "train: " in line, "no step was done"
+    process.send_signal(number)
+    asked = time.monotonic()
+    out, err = process.communicate(timeout=60)
+    assert time.monotonic() - asked < 30, err[-3000:]
+    result = json.loads(out.splitlines()[-1])
+    assert (process.returncode, result["exit_code"]) == (3, 3), err[-3000:]
+    assert f"stopped by {number.name}; what is finished is kept" in result["error"]
+    kept = checkpoints(tmp_path / "o")
+    assert len(kept) == 1 and int(kept[0].split("-")[1]) > 0
+    process = start_verb(recipe)
+    step = int(kept[0].split("-")[1])
+    assert process.stderr is not None
+    assert any(f"train: continues at step {step} of" in text for text in process.stderr)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.communicate()
+
+
+def start_verb(recipe: Path) -> subprocess.Popen:
+    command = [sys.executable, "-m", "synface.cli", "train", "recognizer", "--config", str(recipe)]
+    environment = dict(os.environ, PYTHONPATH=str(Path(__file__).parents[2]))
+    environment.pop("RAY_ADDRESS", None)
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    return subprocess.Popen(command, env=environment, start_new_session=True, **pipes)
 
 
 def worker_of(driver: int) -> int:

@@ -3,8 +3,8 @@ import json
 import numpy as np
 import pytest
 
+from synface.core import dial
 from synface.core.errors import InputError
-from synface.generate import dial
 
 GRID = np.linspace(-1, 1, 11)
 

@@ -1,0 +1,119 @@
+"""What one step of the generator's training looks at: a pure function of configuration, step and embeddings.
+
+Every worker draws the whole batch's rows and takes its own part; noise is drawn for that part alone.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from synface.core import rng
+from synface.train import diffusion, similarity
+from synface.train.data import rank_slice
+from synface.train.diffusion import Batch
+from synface.train.generator_config import TrainGeneratorConfig
+
+
+@dataclass(frozen=True)
+class Rows:
+    """A global batch before any pixel is fetched; row numbers are those of the training images."""
+
+    inquiry_n: np.ndarray  # int64, the image that is conditioned on
+    target_n: np.ndarray  # int64, the image to restore
+    m_n: np.ndarray  # float32
+    t_n: np.ndarray  # int64
+    conditioned_n: np.ndarray  # bool
+
+
+def condition_rows(config: TrainGeneratorConfig, embedding_nd: np.ndarray, label_n: np.ndarray) -> np.ndarray:
+    """What each image is conditioned on when it is the inquiry, float32 [n, d]: its embedding or its class centre.
+
+    The centre is the unit mean of the training images' embeddings of the identity, as ``synface embed`` makes it.
+    """
+    if config.inquiry == "image":
+        return embedding_nd
+    classes, number_n = np.unique(label_n, return_inverse=True)
+    sums = np.zeros((len(classes), embedding_nd.shape[1]))
+    np.add.at(sums, number_n, embedding_nd.astype(np.float64))
+    centres = sums / np.linalg.norm(sums, axis=1, keepdims=True)
+    return centres.astype(np.float32)[number_n]
+
+
+def draw_rows(
+    config: TrainGeneratorConfig,
+    mode: str,
+    num_steps: int,
+    step: int,
+    embedding_nd: np.ndarray,
+    condition_nd: np.ndarray,
+    label_n: np.ndarray,
+) -> Rows:
+    """The rows of one step.
+
+    Args:
+        config: of the training.
+        mode: paper: the target is the inquiry and m is drawn from the grid; relation and hybrid: another image,
+            and m is the measured cosine of the condition to its embedding.
+        num_steps: T.
+        step: 0-based.
+        embedding_nd: unit embeddings of the training images.
+        condition_nd: of `condition_rows`.
+        label_n: identity of each image.
+    """
+    size, seed = config.global_batch_size, config.seed
+    draw = rng.generator(seed, "rows", step)
+    if mode == "paper":
+        inquiry = target = draw.integers(0, len(embedding_nd), size)
+        m = similarity.draw_m(draw, size, config.m_interval, *config.m_range)
+    else:
+        pairs = diffusion.relation_pairs(
+            draw, embedding_nd, label_n, size, config.same_share, *config.pair_range, candidates=config.candidates
+        )
+        inquiry, target = pairs.inquiry_n, pairs.target_n
+        cosine = np.einsum("nd,nd->n", condition_nd[inquiry], embedding_nd[target])
+        m = np.clip(cosine, -1, 1).astype(np.float32)
+    t = diffusion.draw_steps(rng.generator(seed, "times", step), size, num_steps)
+    keep = rng.generator(seed, "drop", step).random(size) >= config.drop
+    return Rows(inquiry, target, m, t, keep)
+
+
+def part_of(rows: Rows, part: slice) -> Rows:
+    """Some rows of a batch."""
+    return Rows(rows.inquiry_n[part], rows.target_n[part], rows.m_n[part], rows.t_n[part], rows.conditioned_n[part])
+
+
+def own_parts(size: int, rank: int, world: int, passes: int) -> list[slice]:
+    """The rows of one worker's forward passes in a global batch of `size`."""
+    own = rank_slice(0, size, rank, world)
+    each = (own.stop - own.start) // passes
+    return [slice(own.start + i * each, own.start + (i + 1) * each) for i in range(passes)]
+
+
+def make_batch(
+    rows: Rows,
+    x0_nchw: np.ndarray,
+    noise_nchw: np.ndarray,
+    embedding_nd: np.ndarray,
+    condition_nd: np.ndarray,
+    device: str = "cpu",
+) -> Batch:
+    """Tensors of some rows: targets x0 and noise [n, c, h, w] in the rows' order, and the embeddings that belong."""
+
+    def tensor(values: np.ndarray) -> torch.Tensor:
+        return torch.from_numpy(np.ascontiguousarray(values)).to(device, non_blocking=True)
+
+    return Batch(
+        x0_nchw=tensor(x0_nchw.astype(np.float32, copy=False)),
+        noise_nchw=tensor(noise_nchw),
+        t_n=tensor(rows.t_n),
+        inquiry_nd=tensor(condition_nd[rows.inquiry_n]),
+        target_nd=tensor(embedding_nd[rows.target_n]),
+        m_n=tensor(rows.m_n),
+        conditioned_n=tensor(rows.conditioned_n),
+    )
+
+
+def noise_rows(seed: int, step: int, part: slice, shape: tuple[int, int, int]) -> np.ndarray:
+    """Standard normal float32 [rows, c, h, w], keyed by step and row of the global batch."""
+    return rng.normal_rows(seed, [("training-noise", step, row) for row in range(part.start, part.stop)], shape)

@@ -1,0 +1,102 @@
+"""The verb ``train generator``: plan, train, commit denoiser and autoencoder as one weights folder."""
+
+import time
+from typing import Any
+
+from synface.models import recognizers, weights
+from synface.models.denoisers import generator as generators
+from synface.models.denoisers.unet import Denoiser
+from synface.ops.cluster import versions
+from synface.ops.progress import say
+from synface.store import artifact
+from synface.train import average_loop, data, distributed, generator_setup, generator_worker, steps_run
+from synface.train.average_loop import Place, State
+from synface.train.generator_config import TrainGeneratorConfig
+from synface.train.generator_setup import Networks
+from synface.train.run import remove_checkpoints
+
+KIND = "generator"
+
+
+def plan(config: TrainGeneratorConfig) -> dict[str, Any]:
+    """What would be trained on how many images; loads the frozen networks, reads no images."""
+    networks = _check(config)
+    return {
+        "denoiser": networks.description.as_dict(),
+        "embedder_sha256": networks.embedder.sha256,
+        **steps_run.planned(config),
+    }
+
+
+def _check(config: TrainGeneratorConfig) -> Networks:
+    """Everything that can be refused before any work; the frozen networks."""
+    steps_run.table_rows(config)
+    networks = generator_setup.load_networks(config, "cpu")
+    if config.how.inquiries is not None:
+        generator_worker.read_inquiries(config.how.inquiries, config.embedder)
+    return networks
+
+
+def run(config: TrainGeneratorConfig) -> dict[str, Any]:
+    """Train, or answer at once where this training is finished.
+
+    Returns:
+        uri, images, identities, held_out, parameters, steps, loss and its parts, the threshold of inquiries,
+        seconds, cached.
+    """
+    started = time.monotonic()
+    networks = _check(config)
+    known = {"embedder": networks.embedder.sha256}
+    if config.autoencoder is not None:
+        known["autoencoder"] = weights.read_config(config.autoencoder, generators.AUTOENCODER_KIND).sha256
+    opened = artifact.open_output(config, steps_run.input_digests(config, **known))
+    if opened.finished is not None:
+        return steps_run.result(config, opened.finished.numbers, started, cached=True)
+    catalog = data.scan(config.images, config.image_size)
+    generator_setup.split_identities(config, catalog)
+    mode = networks.description.mode
+    say(f"train: {config.denoiser}, mode {mode}, on {len(catalog)} images of {len(catalog.classes)} identities")
+    checkpoint = distributed.launch(config, generator_worker.train_generator, catalog, steps_run.remedy(config))
+    state = average_loop.build_state(config, lambda: generator_setup.make_trainee(config, networks), Place())
+    average_loop.unpack_checkpoint(state, checkpoint, "cpu")
+    assert isinstance(state.average, Denoiser)
+    module = generators.Generator(state.average, networks.autoencoder)
+    stated = weights_config(config, opened, networks, module, state)
+    entries = steps_run.write_weights(config, opened, module, stated, state)
+    numbers = {
+        "images": len(catalog),
+        "identities": len(catalog.classes),
+        "held_out": config.held_out,
+        "parameters": recognizers.parameter_count(module),
+        "steps": state.step,
+        **{k: v for k, v in state.history[-1].items() if k not in ("step", "lr")},
+        "inquiry_threshold": state.facts["inquiries"]["threshold"],
+    }
+    artifact.commit(config, opened, KIND, entries, numbers, versions())
+    remove_checkpoints(config.output)
+    return steps_run.result(config, numbers, started, cached=False)
+
+
+def weights_config(
+    config: TrainGeneratorConfig,
+    opened: artifact.Opened,
+    networks: Networks,
+    module: generators.Generator,
+    state: State,
+) -> weights.WeightsConfig:
+    """What is stated beside the trained weights."""
+    name = config.embedder if config.embedder in weights.PRETRAINED else networks.embedder.config.architecture
+    provenance = generators.Provenance(
+        name, networks.embedder.sha256, config.licence, steps_run.training_data(config, opened.inputs)
+    )
+    return generators.weights_config(
+        module,
+        config.denoiser,
+        provenance,
+        config.store_dtype,
+        config_hash=opened.config_hash,
+        seed=config.seed,
+        steps=state.step,
+        inquiry=config.inquiry,
+        **state.facts,
+    )

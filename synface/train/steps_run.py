@@ -1,0 +1,71 @@
+"""What the verbs ``train autoencoder`` and ``train generator`` have in common: plan, inputs, provenance, result."""
+
+import json
+import time
+from typing import Any
+
+from synface.models import weights
+from synface.store import artifact, tables
+from synface.train import data
+from synface.train.average_loop import State
+from synface.train.generator_config import StepsConfig
+from synface.train.run import HISTORY_FILE
+
+
+def table_rows(config: StepsConfig) -> dict[str, int]:
+    """Images of each table, from its manifest.
+
+    Raises:
+        InputError: a table that is not there, or not finished.
+    """
+    rows = {}
+    for uri in config.images:
+        artifact.require(uri, "images")
+        rows[uri] = sum(f.rows or 0 for f in tables.listed_files(uri))
+    return rows
+
+
+def planned(config: StepsConfig) -> dict[str, Any]:
+    """What both trainings say before any work."""
+    rows = table_rows(config)
+    return {
+        "images": rows,
+        "steps": config.steps,
+        "workers": config.numerics.num_workers,
+        "images_seen": config.steps * config.global_batch_size,
+        "decoded_gb": round(sum(rows.values()) * config.image_size**2 * 3 / data.GIB, 3),
+    }
+
+
+def input_digests(config: StepsConfig, **known: str) -> dict[str, str]:
+    """Content digests of the images tables, with those of other inputs that are known already."""
+    images = {f"images.{i}": artifact.content_digest(uri) for i, uri in enumerate(config.images)}
+    return {**images, **known}
+
+
+def training_data(config: StepsConfig, inputs: dict[str, str]) -> str:
+    """The sentence for config.json."""
+    digests = ", ".join(inputs[f"images.{i}"][:12] for i in range(len(config.images)))
+    return config.training_data or f"images tables with content digests {digests}"
+
+
+def write_weights(
+    config: StepsConfig, opened: artifact.Opened, module: Any, stated: weights.WeightsConfig, state: State
+) -> list[artifact.FileEntry]:
+    """The weights folder and the history, written; their entries."""
+    files = weights.save_files(module, stated)
+    files[HISTORY_FILE] = (json.dumps(state.history, sort_keys=True, indent=1) + "\n").encode()
+    return [artifact.write_file(config.output, name, content) for name, content in files.items()]
+
+
+def remedy(config: StepsConfig) -> str:
+    """What to change where the loss stops being finite."""
+    return (
+        f"Lower optimizer.lr ({config.optimizer.lr}) or optimizer.condition_lr, raise optimizer.warmup_steps, or set "
+        "optimizer.clip_norm lower"
+    )
+
+
+def result(config: StepsConfig, numbers: dict[str, Any], started: float, cached: bool) -> dict[str, Any]:
+    """The verb's result line."""
+    return {"uri": config.output, **numbers, "cached": cached, "seconds": round(time.monotonic() - started, 3)}
