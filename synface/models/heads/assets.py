@@ -11,10 +11,10 @@ import json
 from dataclasses import dataclass
 from importlib import resources
 
-import numba
 import numpy as np
 
 from synface.models.heads import raster
+from synface.models.heads.kernel import kernel
 
 DELTA_UNIT = 5e-4
 AGES = ("young", "old")
@@ -77,7 +77,7 @@ class Assets:
         return np.stack([self.base[e].astype(np.float64).mean(0) for e in self.eyes])
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def blend(vertices_v3, weights_n, start_n, vertex_k, move_k3, unit):
     """Add every weighted target to the vertices, in place: v += sum_i weights[i] * target_i."""
     for t in range(weights_n.shape[0]):

@@ -1,15 +1,15 @@
 """Procedural places behind the head: soft-edged shapes painted at low resolution, as a lens out of focus sees."""
 
-import numba
 import numpy as np
 
 from synface.core.rng import generator
+from synface.models.heads.kernel import kernel
 
 SIZE = 64
 _RECT, _ELLIPSE, _RAMP = 0.0, 1.0, 2.0
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def paint_shapes(shapes_n10, out_hw3):
     """Blend shapes over the picture in order.
 

@@ -2,10 +2,10 @@
 
 import functools
 
-import numba
 import numpy as np
 
 from synface.core.rng import generator
+from synface.models.heads.kernel import kernel
 from synface.models.heads.variation import Quality
 
 #: the luminance and chrominance tables of the JPEG standard (ITU T.81, annex K)
@@ -32,7 +32,7 @@ def tone_curve() -> np.ndarray:
     return np.minimum(1.0, np.maximum.accumulate(v)) ** (1 / 2.2)
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def develop(linear_hw3, factor, gain, contrast, saturation, warmth, curve, out_hw3):
     """Box-average factor x factor samples, tone-map and encode: float32 out in 0..1 (display values)."""
     size = out_hw3.shape[0]
@@ -55,7 +55,7 @@ def develop(linear_hw3, factor, gain, contrast, saturation, warmth, curve, out_h
                 out_hw3[y, x, k] = min(1.0, max(0.0, 0.45 + (v - 0.45) * contrast))
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def gaussian_blur(image_hw3, sigma, out_hw3):
     """Separable Gaussian with mirrored borders; `out` may not be the input."""
     size = image_hw3.shape[0]
@@ -85,7 +85,7 @@ def gaussian_blur(image_hw3, sigma, out_hw3):
                 out_hw3[y, x, c] = total
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def resize(image_hw3, out_hw3):
     """Area average when shrinking, bilinear when enlarging (square pictures)."""
     source, target = image_hw3.shape[0], out_hw3.shape[0]
@@ -111,7 +111,7 @@ def resize(image_hw3, out_hw3):
                     out_hw3[y, x, c] = upper * (1 - v) + lower * v
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def block_compress(image_hw3, luma_88, chroma_88, dct_88):
     """Quantise the 8x8 DCT of Y, Cb, Cr in place, with chroma at half resolution when the size allows it.
 
@@ -178,6 +178,29 @@ def block_compress(image_hw3, luma_88, chroma_88, dct_88):
             image_hw3[y, x, 2] = luma + 1.772 * cb
 
 
+@kernel
+def add_grain(image_hw3, grain_hw4, amount):
+    """Add sensor noise in place: shot noise, mostly common to the three colours. All in float32."""
+    common, own = np.float32(0.8), np.float32(0.6)
+    for y in range(image_hw3.shape[0]):
+        for x in range(image_hw3.shape[1]):
+            shared = common * grain_hw4[y, x, 3]
+            for k in range(3):
+                value = image_hw3[y, x, k]
+                shot = np.sqrt(max(value, np.float32(4)) / np.float32(128))
+                image_hw3[y, x, k] = value + amount * shot * (shared + own * grain_hw4[y, x, k])
+
+
+@kernel
+def to_bytes(image_hw3, out_hw3):
+    """Round values of 0..255, clipped, to uint8 (halves to even)."""
+    for y in range(image_hw3.shape[0]):
+        for x in range(image_hw3.shape[1]):
+            for k in range(3):
+                value = min(np.float32(255), max(np.float32(0), image_hw3[y, x, k]))
+                out_hw3[y, x, k] = np.uint8(np.rint(value))
+
+
 def quantisation(quality: int) -> tuple[np.ndarray, np.ndarray]:
     """The two tables at a quality 1..100, by the usual scaling of the IJG library."""
     scale = 5000 / quality if quality < 50 else 200 - 2 * quality
@@ -208,9 +231,10 @@ def finish(linear_hw3: np.ndarray, supersampling: int, quality: Quality, seed: i
     if quality.noise > 0:
         r = generator("heads", "noise", seed)
         grain = r.standard_normal((size, size, 4), dtype=np.float32)
-        shot = np.sqrt(np.maximum(image, 4) / 128)
-        image += np.float32(quality.noise) * shot * (0.8 * grain[..., 3:] + 0.6 * grain[..., :3])
+        add_grain(image, grain, np.float32(quality.noise))
     if quality.jpeg < 100:
         np.clip(image, 0, 255, out=image)
         block_compress(image, *quantisation(quality.jpeg), _DCT)
-    return np.rint(np.clip(image, 0, 255)).astype(np.uint8)
+    out = np.empty(image.shape, np.uint8)
+    to_bytes(image, out)
+    return out

@@ -179,7 +179,8 @@ def sample_roots(
 
     canonical = at(grid.canonical)
     keep = np.flatnonzero(hair_line(canonical, identity) > 0.0)[: style.cards]
-    return at(points)[keep], at(grid.direction)[keep], canonical[keep]
+    i, j, u, v = i[keep], j[keep], u[keep], v[keep]
+    return at(points), at(grid.direction), canonical[keep]
 
 
 def gathered_cards(
@@ -200,7 +201,7 @@ def build_hair(identity: Identity, vertices_v3: np.ndarray) -> HairMesh:
     h, style, grid = identity.hair, STYLES[identity.hair.style], shell_grid()
     r = generator("heads", "hair", h.seed)
     points = shell_points(vertices_v3)
-    centre, radius = shell_radius(vertices_v3)
+    centre, radius = shell_radius(points)
     above = hair_line(grid.canonical, identity)
     thickness = style.cap * h.volume * np.clip(above * 4, 0, 1)[..., None]
     cap = points + grid.direction * (thickness + 0.006)

@@ -2,10 +2,10 @@
 
 import functools
 
-import numba
 import numpy as np
 
 from synface.core.rng import generator
+from synface.models.heads.kernel import kernel
 
 SIZE = 256
 
@@ -16,18 +16,30 @@ def noise_table() -> np.ndarray:
     return generator("heads", "noise table").standard_normal((SIZE, SIZE), dtype=np.float32)
 
 
-@numba.njit(cache=True, nogil=True)
-def noise(table, x, y):
-    """Smooth noise at (x, y), about unit variance at lattice points; period SIZE."""
-    fx, fy = np.floor(x), np.floor(y)
-    u, v = x - fx, y - fy
-    u, v = u * u * (3 - 2 * u), v * v * (3 - 2 * v)
-    i, j = int(fx) & 255, int(fy) & 255
+@kernel
+def lattice(x):
+    """Where x lies in the table: the cell before it, and the smooth weight of the cell after it."""
+    before = np.floor(x)
+    u = x - before
+    return int(before) & 255, u * u * (3 - 2 * u)
+
+
+@kernel
+def between(table, i, u, j, v):
+    """The table at column cell i with weight u and row cell j with weight v."""
     i1, j1 = (i + 1) & 255, (j + 1) & 255
     return (table[j, i] * (1 - u) + table[j, i1] * u) * (1 - v) + (table[j1, i] * (1 - u) + table[j1, i1] * u) * v
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
+def noise(table, x, y):
+    """Smooth noise at (x, y), about unit variance at lattice points; period SIZE."""
+    i, u = lattice(x)
+    j, v = lattice(y)
+    return between(table, i, u, j, v)
+
+
+@kernel
 def smoothstep(a, b, x):
     """0 below a, 1 above b, smooth between; a > b turns it round."""
     t = (x - a) / (b - a)

@@ -5,8 +5,9 @@ Both kernels walk each triangle's bounding box and evaluate barycentric coordina
 same bytes on every x86-64 machine. The kernels release the GIL.
 """
 
-import numba
 import numpy as np
+
+from synface.models.heads.kernel import kernel
 
 #: triangle materials; those from SHELL on are discarded where their vertex alpha interpolates below zero
 SKIN, EYE, TEETH, TONGUE, LASH = 0, 1, 2, 3, 4
@@ -17,11 +18,14 @@ HAIR = 7
 #: glass, drawn over the finished picture
 LENS = 8
 
+#: side of the tiles of the depth buffer that hair cards are tried against first
+TILE = 8
+
 _EMPTY_DEPTH = np.float32(-1e9)
 _SUBSTRANDS = 5
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def unit_hash(a: int, b: int) -> float:
     """A fixed pseudo-random number in [0, 1) for a pair of small integers."""
     h = (a * 374761393 + b * 668265263) & 0xFFFFFFFF
@@ -29,7 +33,7 @@ def unit_hash(a: int, b: int) -> float:
     return ((h ^ (h >> 16)) & 0xFFFFFF) / 16777216.0
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def strand_hole(across: float, along: float, card: float) -> bool:
     """Whether the point of a hair card lies between its strands or past their ragged ends.
 
@@ -47,7 +51,7 @@ def strand_hole(across: float, along: float, card: float) -> bool:
     return abs(place - strand - 0.5) * 2.0 > thickness
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def _hidden(material, alpha_v, surface_v3, a, b, c, wa, wb, wc):
     if material == HAIR:
         return strand_hole(
@@ -58,28 +62,46 @@ def _hidden(material, alpha_v, surface_v3, a, b, c, wa, wb, wc):
     return wa * alpha_v[a] + wb * alpha_v[b] + wc * alpha_v[c] < 0.0
 
 
-@numba.njit(cache=True, nogil=True)
-def rasterize(points_v3, triangles_t3, material_t, alpha_v, surface_v3, depth_hw, triangle_hw, weights_hw3):
-    """Nearest triangle and barycentric weights at each pixel.
+@kernel
+def _narrow(start, slope, low, high):
+    """The part of columns low..high (relative) where start + column * slope >= 0, one column wider for rounding."""
+    if slope > 1e-9:
+        low = max(low, int(-start / slope))
+    elif slope < -1e-9:
+        high = min(high, int(start / -slope + 1.0))
+    elif start < -1e-6:
+        high = low - 1
+    return low, high
 
-    Args:
-        points_v3: float32, x and y in pixels (y down), z (larger is nearer).
-        triangles_t3: int32 vertex numbers, counter-clockwise seen from outside (in a y-up world).
-        material_t: int8; SKIN and SCALP are culled when they face away, shells and hair are cut by alpha.
-        alpha_v: float32, a shell is kept where it interpolates to >= 0.
-        surface_v3: float32, for hair (across, along, card).
-        depth_hw: written, like the next two; fill it with -1e9 before.
-        triangle_hw: the nearest triangle's number; fill it with -1.
-        weights_hw3: its barycentric weights.
-    """
+
+@kernel
+def _farthest(depth_hw, tiles_hw):
+    """The farthest depth of each TILE x TILE tile: what lies behind all of it cannot be seen."""
     height, width = depth_hw.shape
+    for j in range(tiles_hw.shape[0]):
+        for i in range(tiles_hw.shape[1]):
+            farthest = np.float32(1e9)
+            for y in range(j * TILE, min(height, (j + 1) * TILE)):
+                for x in range(i * TILE, min(width, (i + 1) * TILE)):
+                    farthest = min(farthest, depth_hw[y, x])
+            tiles_hw[j, i] = farthest
+
+
+@kernel
+def _draw(points_v3, triangles_t3, material_t, alpha_v, surface_v3, shadow, depth_hw, triangle_hw, weights_hw3):
+    """Both rasterisers: `shadow` leaves out what casts none and writes the depth alone."""
+    height, width = depth_hw.shape
+    tiles = np.empty(((height + TILE - 1) // TILE, (width + TILE - 1) // TILE), np.float32)
+    occluded = False
     for t in range(triangles_t3.shape[0]):
+        m = material_t[t]
+        if shadow and (SKIN < m < SHELL or m == LENS):
+            continue
         a, b, c = triangles_t3[t, 0], triangles_t3[t, 1], triangles_t3[t, 2]
         x0, y0 = float(points_v3[a, 0]), float(points_v3[a, 1])
         x1, y1 = float(points_v3[b, 0]), float(points_v3[b, 1])
         x2, y2 = float(points_v3[c, 0]), float(points_v3[c, 1])
         area = (x1 - x0) * (y2 - y0) - (x2 - x0) * (y1 - y0)
-        m = material_t[t]
         if abs(area) < 1e-12 or (m in (SKIN, SCALP) and area > 0.0):
             continue
         left = max(0, int(np.ceil(min(x0, x1, x2) - 0.5)))
@@ -88,16 +110,34 @@ def rasterize(points_v3, triangles_t3, material_t, alpha_v, surface_v3, depth_hw
         bottom = min(height - 1, int(np.floor(max(y0, y1, y2) - 0.5)))
         if left > right or top > bottom:
             continue
+        z0 = float(points_v3[a, 2])
+        z1, z2 = points_v3[b, 2] - z0, points_v3[c, 2] - z0
+        if m == HAIR:  # most cards hang behind the head: look at whole tiles first
+            if not occluded:
+                _farthest(depth_hw, tiles)
+                occluded = True
+            near, seen = z0 + max(0.0, z1, z2), False
+            for j in range(top // TILE, bottom // TILE + 1):
+                for i in range(left // TILE, right // TILE + 1):
+                    seen = seen or near > tiles[j, i]
+            if not seen:
+                continue
         inverse = 1.0 / area
         w1_x, w1_y = (y2 - y0) * inverse, (x0 - x2) * inverse
         w2_x, w2_y = (y0 - y1) * inverse, (x1 - x0) * inverse
-        z0 = float(points_v3[a, 2])
-        z1, z2 = points_v3[b, 2] - z0, points_v3[c, 2] - z0
+        dx = left + 0.5 - x0
         for y in range(top, bottom + 1):
-            dx, dy = left + 0.5 - x0, y + 0.5 - y0
-            w1 = dx * w1_x + dy * w1_y - w1_x
-            w2 = dx * w2_x + dy * w2_y - w2_x
-            for x in range(left, right + 1):
+            dy = y + 0.5 - y0
+            w1 = dx * w1_x + dy * w1_y
+            w2 = dx * w2_x + dy * w2_y
+            first, last = 0, right - left
+            if last > 3:
+                first, last = _narrow(w1, w1_x, first, last)
+                first, last = _narrow(w2, w2_x, first, last)
+                first, last = _narrow(1.0 - w1 - w2, -w1_x - w2_x, first, last)
+            w1 += (first - 1) * w1_x
+            w2 += (first - 1) * w2_x
+            for x in range(left + first, left + last + 1):
                 w1 += w1_x
                 w2 += w2_x
                 if w1 < 0.0 or w2 < 0.0 or w1 + w2 > 1.0:
@@ -109,55 +149,39 @@ def rasterize(points_v3, triangles_t3, material_t, alpha_v, surface_v3, depth_hw
                 if m >= SHELL and _hidden(m, alpha_v, surface_v3, a, b, c, w0, w1, w2):
                     continue
                 depth_hw[y, x] = z
-                triangle_hw[y, x] = t
-                weights_hw3[y, x, 0] = w0
-                weights_hw3[y, x, 1] = w1
-                weights_hw3[y, x, 2] = w2
+                if not shadow:
+                    triangle_hw[y, x] = t
+                    weights_hw3[y, x, 0] = w0
+                    weights_hw3[y, x, 1] = w1
+                    weights_hw3[y, x, 2] = w2
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
+def rasterize(points_v3, triangles_t3, material_t, alpha_v, surface_v3, depth_hw, triangle_hw, weights_hw3):
+    """Nearest triangle and barycentric weights at each pixel.
+
+    Args:
+        points_v3: float32, x and y in pixels (y down), z (larger is nearer).
+        triangles_t3: int32 vertex numbers, counter-clockwise seen from outside (in a y-up world); fastest with
+            the solid parts before the hair.
+        material_t: int8; SKIN and SCALP are culled when they face away, shells and hair are cut by alpha.
+        alpha_v: float32, a shell is kept where it interpolates to >= 0.
+        surface_v3: float32, for hair (across, along, card).
+        depth_hw: written, like the next two; fill it with -1e9 before.
+        triangle_hw: the nearest triangle's number; fill it with -1.
+        weights_hw3: its barycentric weights.
+    """
+    _draw(points_v3, triangles_t3, material_t, alpha_v, surface_v3, False, depth_hw, triangle_hw, weights_hw3)
+
+
+@kernel
 def rasterize_depth(points_v3, triangles_t3, material_t, alpha_v, surface_v3, depth_hw):
     """Nearest depth alone, as `rasterize` (shadow maps); eyes, teeth, tongue, lashes and glass cast nothing."""
-    height, width = depth_hw.shape
-    for t in range(triangles_t3.shape[0]):
-        m = material_t[t]
-        if SKIN < m < SHELL or m == LENS:
-            continue
-        a, b, c = triangles_t3[t, 0], triangles_t3[t, 1], triangles_t3[t, 2]
-        x0, y0 = float(points_v3[a, 0]), float(points_v3[a, 1])
-        x1, y1 = float(points_v3[b, 0]), float(points_v3[b, 1])
-        x2, y2 = float(points_v3[c, 0]), float(points_v3[c, 1])
-        area = (x1 - x0) * (y2 - y0) - (x2 - x0) * (y1 - y0)
-        if abs(area) < 1e-12 or (m in (SKIN, SCALP) and area > 0.0):
-            continue
-        left = max(0, int(np.ceil(min(x0, x1, x2) - 0.5)))
-        right = min(width - 1, int(np.floor(max(x0, x1, x2) - 0.5)))
-        top = max(0, int(np.ceil(min(y0, y1, y2) - 0.5)))
-        bottom = min(height - 1, int(np.floor(max(y0, y1, y2) - 0.5)))
-        if left > right or top > bottom:
-            continue
-        inverse = 1.0 / area
-        w1_x, w1_y = (y2 - y0) * inverse, (x0 - x2) * inverse
-        w2_x, w2_y = (y0 - y1) * inverse, (x1 - x0) * inverse
-        z0 = float(points_v3[a, 2])
-        z1, z2 = points_v3[b, 2] - z0, points_v3[c, 2] - z0
-        for y in range(top, bottom + 1):
-            dx, dy = left + 0.5 - x0, y + 0.5 - y0
-            w1 = dx * w1_x + dy * w1_y - w1_x
-            w2 = dx * w2_x + dy * w2_y - w2_x
-            for x in range(left, right + 1):
-                w1 += w1_x
-                w2 += w2_x
-                if w1 < 0.0 or w2 < 0.0 or w1 + w2 > 1.0:
-                    continue
-                z = z0 + w1 * z1 + w2 * z2
-                if z <= depth_hw[y, x]:
-                    continue
-                if m < SHELL or not _hidden(m, alpha_v, surface_v3, a, b, c, 1.0 - w1 - w2, w1, w2):
-                    depth_hw[y, x] = z
+    nothing, no_weights = np.empty((0, 0), np.int32), np.empty((0, 0, 3), np.float32)
+    _draw(points_v3, triangles_t3, material_t, alpha_v, surface_v3, True, depth_hw, nothing, no_weights)
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def turn(points_v3, shift_3, rotation_33, out_v3):
     """Write (points - shift) @ rotation.T to `out`, in a fixed order (BLAS sums depend on the machine)."""
     for i in range(points_v3.shape[0]):
@@ -168,7 +192,7 @@ def turn(points_v3, shift_3, rotation_33, out_v3):
             out_v3[i, k] = x * rotation_33[k, 0] + y * rotation_33[k, 1] + z * rotation_33[k, 2]
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def vertex_normals(vertices_v3, triangles_t3, normals_v3):
     """Area-weighted unit vertex normals into `normals_v3` (overwritten)."""
     normals_v3[:] = 0.0
@@ -193,7 +217,7 @@ def vertex_normals(vertices_v3, triangles_t3, normals_v3):
         normals_v3[i, 2] = z / length
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def perspective(position_v3, distance, plane_v2):
     """Project onto the plane through the origin as a camera at z = distance sees it; y points down."""
     for i in range(position_v3.shape[0]):
@@ -202,7 +226,7 @@ def perspective(position_v3, distance, plane_v2):
         plane_v2[i, 1] = -position_v3[i, 1] * scale
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def to_pixels(plane_v2, position_v3, frame_23, points_v3):
     """Apply an affine map [2, 3] to the plane; keep the camera-space depth."""
     for i in range(plane_v2.shape[0]):

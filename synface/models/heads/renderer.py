@@ -1,5 +1,6 @@
 """From (identity, variation) to an aligned crop: mesh, camera, rasterisation, shading, damage."""
 
+import math
 from collections import OrderedDict
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass
@@ -82,36 +83,34 @@ def rotation(yaw: float, pitch: float, roll: float) -> np.ndarray:
     return about_z @ about_x @ about_y
 
 
-def _direction(azimuth: float, elevation: float) -> np.ndarray:
-    a, e = np.radians([azimuth, elevation])
-    return np.array([np.sin(a) * np.cos(e), np.sin(e), np.cos(a) * np.cos(e)])
+def _direction(azimuth: float, elevation: float) -> tuple[float, float, float]:
+    a, e = math.radians(azimuth), math.radians(elevation)
+    return math.sin(a) * math.cos(e), math.sin(e), math.cos(a) * math.cos(e)
 
 
 def _lamp(light: Light, shadows: bool) -> Lamp:
-    d = _direction(light.azimuth, light.elevation)
-    fill = _direction(light.fill_azimuth, 15)
-    right = np.cross([0.0, 1.0, 0.0], d)
-    right /= np.linalg.norm(right)
-    up = np.cross(d, right)
+    x, y, z = _direction(light.azimuth, light.elevation)
+    fill_x, fill_y, fill_z = _direction(light.fill_azimuth, 15)
+    across = math.hypot(x, z)
+    right = z / across, 0.0, -x / across  # the vertical cross the light, a unit vector
 
     def scaled(colour: tuple[float, float, float], amount: float) -> tuple[float, float, float]:
         return colour[0] * amount, colour[1] * amount, colour[2] * amount
 
-    def floats(v: np.ndarray) -> tuple[float, float, float]:
-        return float(v[0]), float(v[1]), float(v[2])
-
     return Lamp(
-        *floats(d),
+        x,
+        y,
+        z,
         key=scaled(light.key_colour, light.key * 1.1),
         sky=scaled(light.sky_colour, light.ambient * 1.15),
         ground=scaled(light.ground_colour, light.ambient * 0.55),
-        fill_x=float(fill[0]),
-        fill_y=float(fill[1]),
-        fill_z=float(fill[2]),
+        fill_x=fill_x,
+        fill_y=fill_y,
+        fill_z=fill_z,
         fill=float(light.fill),
         softness=float(light.softness),
-        right=floats(right),
-        up=floats(up),
+        right=right,
+        up=(y * right[2], z * right[0] - x * right[2], -y * right[0]),
         shadows=shadows,
     )
 
@@ -156,14 +155,13 @@ class HeadRenderer:
     def _face(self, identity: Identity) -> np.ndarray:
         return self._faces.get(identity, lambda: morph(self._assets, self._assets.base, morph_weights(identity)))
 
-    def _scene(self, identity: Identity, variation: Variation) -> _Scene:
+    def _scene(self, identity: Identity, styled: Identity, variation: Variation) -> _Scene:
         assets = self._assets
         neutral = self._face(identity)
         units = {assets.units[name]: weight for name, weight in variation.units}
         face = morph(assets, neutral, units)
         normals = np.empty_like(face)
         raster.vertex_normals(face, assets.triangles, normals)
-        styled = changed_identity(identity, variation.hair)
         hair: HairMesh = self._hairs.get(styled, lambda: build_hair(styled, neutral))
         worn = dress(assets, face, variation.accessories, variation.occluder, identity.skin.colour, variation.seed)
         hair_triangles, hair_material = hair.triangles, hair.material
@@ -225,16 +223,14 @@ class HeadRenderer:
         a[:, :2] *= variation.zoom
         return a
 
-    def _look(self, identity: Identity, variation: Variation) -> Look:
+    def _look(self, identity: Identity, styled: Identity, variation: Variation) -> Look:
         skin = np.array(identity.skin.colour)
         lip = np.array(identity.skin.lip)
         stain = skin * np.array([1.0, 0.34, 0.40])
         lip = lip + (stain - lip) * min(0.9, variation.makeup if not identity.male else 0.0)
-        styled = changed_identity(identity, variation.hair)
-        hair = styled.hair.colour
         return Look(
             lip=(float(lip[0]), float(lip[1]), float(lip[2])),
-            hair=hair,
+            hair=styled.hair.colour,
             iris=identity.eyes.iris,
             cloth=variation.cloth,
             iris_radius=identity.eyes.radius,
@@ -251,7 +247,8 @@ class HeadRenderer:
     def render(self, identity: Identity, variation: Variation) -> Render:
         """One picture of the person under the circumstances."""
         person = aged(identity, variation.age_shift) if variation.age_shift else identity
-        scene = self._scene(person, variation)
+        styled = changed_identity(person, variation.hair)
+        scene = self._scene(person, styled, variation)
         texture = self._skins.get(person, lambda: bake_skin(person, self._texture_size))
         turn = rotation(variation.yaw, variation.pitch, variation.roll)
         nose = self._assets.landmark["nose"]
@@ -276,8 +273,8 @@ class HeadRenderer:
         shade(
             triangle, weights, scene.triangles, scene.material, scene.surface,
             normals, _turned(scene.tangents, turn), position, scene.lip, scene.occlusion, texture,
-            scene.palette, self._assets.eye_centres, self._look(person, variation), lamp, shadow, noise_table(),
-            backdrop, self._backdrop_frame(variation), linear,
+            scene.palette, self._assets.eye_centres, self._look(person, styled, variation), lamp, shadow,
+            noise_table(), backdrop, self._backdrop_frame(variation), linear,
         )  # fmt: skip
         if len(scene.lens):
             glass = np.full((samples, samples), -1, np.int32)
@@ -286,7 +283,7 @@ class HeadRenderer:
             blend_lens(glass, weights, scene.lens, scene.surface, normals, scene.palette, lamp, linear)
         image = finish(linear, self.supersampling, variation.quality, variation.seed)
         landmarks = marks[:, :1] * frame[:, 0] + marks[:, 1:] * frame[:, 1] + frame[:, 2]
-        return Render(image, landmarks.astype(np.float32), attributes(person, variation))
+        return Render(image, landmarks.astype(np.float32), attributes(person, styled, variation))
 
     def _shadow(self, scene: _Scene, position: np.ndarray, lamp: Lamp) -> np.ndarray:
         # y points up here, so that culling leaves the faces that look away from the lamp: no skin shadows itself
@@ -308,11 +305,10 @@ class HeadRenderer:
         return np.array([[c, -s, middle[0]], [s, c, middle[1]]])
 
 
-def attributes(person: Identity, variation: Variation) -> Attributes:
-    """The flat facts of a picture: a fixed set of keys and types."""
+def attributes(person: Identity, styled: Identity, variation: Variation) -> Attributes:
+    """The flat facts of a picture: a fixed set of keys and types; `styled` is the person after a hair change."""
     v, q = variation, variation.quality
     worn = {name: name in v.accessories for name in (*EYEWEAR, *HEADWEAR, "mask", "earrings")}
-    hair = changed_identity(person, v.hair).hair
     return {
         "domain": v.domain,
         "stress": v.stress,
@@ -330,7 +326,7 @@ def attributes(person: Identity, variation: Variation) -> Attributes:
         "sex": "male" if person.male else "female",
         "ancestry": ANCESTRIES[int(np.argmax(person.ancestry))],
         "skin_tone": round(person.skin.tone, 4),
-        "hair_style": hair.style,
+        "hair_style": styled.hair.style,
         "hair_changed": bool(v.hair.style_seed is not None or v.hair.dye is not None),
         "beard": bool(v.beard > 0 and max(person.beard.jaw, person.beard.moustache, person.beard.chin) > 0.1),
         **worn,

@@ -7,9 +7,9 @@ corneal highlight. All colours are linear. The camera looks along -z.
 
 from typing import NamedTuple
 
-import numba
 import numpy as np
 
+from synface.models.heads.kernel import kernel
 from synface.models.heads.noise import noise, smoothstep
 from synface.models.heads.raster import EYE, HAIR, LASH, PLAIN, SKIN, TEETH, TONGUE, unit_hash
 
@@ -55,7 +55,7 @@ class Lamp(NamedTuple):
     shadows: bool
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def _sample(texture_hwc, u, v, out):
     size = texture_hwc.shape[0]
     x = min(size - 1.001, max(0.0, u * size - 0.5))
@@ -68,7 +68,7 @@ def _sample(texture_hwc, u, v, out):
         out[k] = upper * (1 - b) + lower * b
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def _lit(lamp, shadow_hw, x, y, z):
     """Share 0..1 of the key light that reaches a camera-space point (percentage-closer filter)."""
     size = shadow_hw.shape[0]
@@ -77,16 +77,22 @@ def _lit(lamp, shadow_hw, x, y, z):
     ly = (x * lamp.up[0] + y * lamp.up[1] + z * lamp.up[2]) * scale + size / 2
     lz = x * lamp.x + y * lamp.y + z * lamp.z + 0.05
     spacing = 0.7 + 1.1 * lamp.softness
+    columns = (int(lx - spacing), int(lx), int(lx + spacing))
+    rows = (int(ly - spacing), int(ly), int(ly + spacing))
     hits = 0
-    for j in range(-1, 2):
-        for i in range(-1, 2):
-            u, v = int(lx + i * spacing), int(ly + j * spacing)
+    if columns[0] >= 0 and columns[2] < size and rows[0] >= 0 and rows[2] < size:
+        for v in rows:
+            line = shadow_hw[v]
+            hits += (line[columns[0]] < lz) + (line[columns[1]] < lz) + (line[columns[2]] < lz)
+        return hits / 9.0
+    for v in rows:
+        for u in columns:
             if u < 0 or v < 0 or u >= size or v >= size or shadow_hw[v, u] < lz:
                 hits += 1
     return hits / 9.0
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def _eye_colour(look, table, dx, dy, side_x, out):
     """Albedo of the eyeball at an offset (dm) from the iris' centre; returns the pupil-and-iris share."""
     d = np.sqrt(dx * dx + dy * dy)
@@ -105,7 +111,7 @@ def _eye_colour(look, table, dx, dy, side_x, out):
     return iris
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def shade(
     triangle_hw, weights_hw3, triangles_t3, material_t, surface_v3, normals_v3, tangents_v3, position_v3,
     lip_v, occlusion_v, texture_hwc, palette_p5, eye_centre_23, look, lamp, shadow_hw, table, backdrop_hw3,
@@ -244,7 +250,7 @@ def shade(
                 out_hw3[row, column, k] = albedo[k] * light + specular * lit * lamp.key[k]
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def blend_lens(triangle_hw, weights_hw3, triangles_t3, surface_v3, normals_v3, palette_p5, lamp, out_hw3):
     """Glass over the shaded picture: a tint of the palette's last column's opacity, and reflections."""
     size = triangle_hw.shape[0]

@@ -8,11 +8,11 @@ forward, columns run towards the person's left.
 import functools
 from dataclasses import dataclass
 
-import numba
 import numpy as np
 
 from synface.models.heads import raster
 from synface.models.heads.assets import Assets, load_assets
+from synface.models.heads.kernel import kernel
 
 ROWS, COLUMNS = 40, 72
 CENTRE = np.array([0.0, 7.35, 0.35])
@@ -30,7 +30,7 @@ class ShellGrid:
     triangles: np.ndarray
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def _cast(centre, direction_n3, vertices_v3, triangles_t3, corner_n3, weight_n3):
     """Farthest hit of each ray (Moller-Trumbore); misses keep corner -1."""
     for n in range(direction_n3.shape[0]):
@@ -96,19 +96,29 @@ def grid_triangles(rows: int, columns: int, closed: bool) -> np.ndarray:
     )
 
 
+@kernel
+def _gather(vertices_v3, corners_hw3, weights_hw3, out_hw3):
+    for i in range(out_hw3.shape[0]):
+        for j in range(out_hw3.shape[1]):
+            a, b, c = corners_hw3[i, j, 0], corners_hw3[i, j, 1], corners_hw3[i, j, 2]
+            u, v, w = weights_hw3[i, j, 0], weights_hw3[i, j, 1], weights_hw3[i, j, 2]
+            for k in range(3):
+                out_hw3[i, j, k] = vertices_v3[a, k] * u + vertices_v3[b, k] * v + vertices_v3[c, k] * w
+
+
 def shell_points(vertices_v3: np.ndarray) -> np.ndarray:
     """A person's shell, float32 [ROWS, COLUMNS, 3]: the outermost skin along each ray of the base head."""
     grid = shell_grid()
-    a, b, c = (vertices_v3[grid.corners[..., k]] * grid.weights[..., k, None] for k in range(3))
-    return a + b + c
+    out = np.empty((ROWS, COLUMNS, 3), np.float32)
+    _gather(vertices_v3, grid.corners, grid.weights, out)
+    return out
 
 
-def shell_radius(vertices_v3: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def shell_radius(points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """(centre [3], radius float32 [ROWS, COLUMNS]) of the star-shaped hull used for collisions.
 
-    The centre moves with the head; the radius along each ray is that of the person's shell point.
+    The centre moves with the head; the radius along each ray is that of the person's shell point [ROWS, COLUMNS, 3].
     """
-    points = shell_points(vertices_v3)
     shift = points[-1].mean(0) - shell_grid().canonical[-1].mean(0)
     centre = (CENTRE + shift * 0.5).astype(np.float32)
     radius = np.sqrt(((points - centre) ** 2).sum(-1))
@@ -121,7 +131,7 @@ def shell_radius(vertices_v3: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return centre, np.minimum(radius, limit).astype(np.float32)
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def radius_at(x, y, z, radius_hw):
     """Bilinear hull radius in the direction (x, y, z) from the centre."""
     rows, columns = radius_hw.shape

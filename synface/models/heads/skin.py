@@ -8,14 +8,14 @@ Painting uses the base head's position of each texel, so marks follow every morp
 import functools
 from typing import NamedTuple
 
-import numba
 import numpy as np
 
 from synface.core.rng import generator
 from synface.models.heads import raster
 from synface.models.heads.assets import load_assets
 from synface.models.heads.identity import Identity, grey
-from synface.models.heads.noise import noise, noise_table, smoothstep
+from synface.models.heads.kernel import kernel
+from synface.models.heads.noise import between, lattice, noise_table, smoothstep
 
 TOP, HEIGHT = 8.5, 3.0
 SPAN, AXIS_Z = 2.0, 0.35
@@ -73,42 +73,51 @@ def canonical_map(size: int) -> np.ndarray:
     return np.ascontiguousarray(out, np.float32)
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def beard_region(p, x, y, z, wobble):
     """Coverage 0..1 of facial hair at a base-head position."""
     ax = abs(x)
+    if y <= 6.02 or z <= 0.35:
+        return 0.0
     low = smoothstep(6.02, 6.25, y)
     front = smoothstep(0.35, 0.65, z)
     line = 6.86 - 0.10 * p.line + 0.06 * wobble - 0.55 * smoothstep(0.55, 0.15, ax)
     jaw = max(smoothstep(line, line - 0.16, y), smoothstep(0.60, 0.74, ax) * smoothstep(7.10, 6.90, y)) * low * front
     jaw *= smoothstep(0.42, 0.60, z)
-    lip = smoothstep(6.90, 6.86, y) * smoothstep(6.62, 6.72, y) * smoothstep(0.38, 0.29, ax) * smoothstep(1.0, 1.2, z)
-    chin = smoothstep(0.33, 0.22, ax) * smoothstep(6.62, 6.50, y) * low * smoothstep(0.8, 1.0, z)
+    lip, chin = 0.0, 0.0
+    if ax < 0.38 and z > 0.8:
+        lip = smoothstep(6.90, 6.86, y) * smoothstep(6.62, 6.72, y)
+        lip *= smoothstep(0.38, 0.29, ax) * smoothstep(1.0, 1.2, z)
+        chin = smoothstep(0.33, 0.22, ax) * smoothstep(6.62, 6.50, y) * low * smoothstep(0.8, 1.0, z)
     return min(1.0, max(p.jaw * jaw, max(p.moustache * lip, p.chin * chin)))
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def _beard_cover(p, points_n4, out_n):
     for i in range(points_n4.shape[0]):
         out_n[i] = beard_region(p, points_n4[i, 0], points_n4[i, 1], points_n4[i, 2], points_n4[i, 3])
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def _wrinkle(x, y, wobble):
     """Depth 0..1 of forehead lines, crow's feet, nasolabial folds and frown lines."""
     ax = abs(x)
-    lines = smoothstep(0.72, 1.0, np.sin(y * 46.0 + 2.5 * wobble + 2.0 * ax)) * smoothstep(7.58, 7.66, y)
-    lines *= smoothstep(7.95, 7.85, y) * smoothstep(0.55, 0.30, ax)
-    feet = smoothstep(0.7, 1.0, np.sin(np.arctan2(y - 7.27, ax - 0.40) * 9.0 + wobble))
-    feet *= smoothstep(0.50, 0.55, ax) * smoothstep(0.72, 0.62, ax) * smoothstep(0.16, 0.08, abs(y - 7.27))
-    fold_x = 0.17 + 0.20 * smoothstep(6.98, 6.55, y) + 0.01 * wobble
-    fold = smoothstep(0.035, 0.0, abs(ax - fold_x)) * smoothstep(6.52, 6.64, y) * smoothstep(7.0, 6.88, y)
-    frown = (
-        smoothstep(0.016, 0.0, abs(ax - 0.055 - 0.01 * wobble)) * smoothstep(7.38, 7.44, y) * smoothstep(7.62, 7.54, y)
-    )
-    bag = smoothstep(0.022, 0.0, abs(y - 7.13 + 0.10 * (ax - 0.30) ** 2 / 0.03)) * smoothstep(
-        0.16, 0.10, abs(ax - 0.30)
-    )
+    lines, feet, fold, frown, bag = 0.0, 0.0, 0.0, 0.0, 0.0
+    if 7.58 < y < 7.95 and ax < 0.55:
+        lines = smoothstep(0.72, 1.0, np.sin(y * 46.0 + 2.5 * wobble + 2.0 * ax)) * smoothstep(7.58, 7.66, y)
+        lines *= smoothstep(7.95, 7.85, y) * smoothstep(0.55, 0.30, ax)
+    if 0.50 < ax < 0.72 and abs(y - 7.27) < 0.16:
+        feet = smoothstep(0.7, 1.0, np.sin(np.arctan2(y - 7.27, ax - 0.40) * 9.0 + wobble))
+        feet *= smoothstep(0.50, 0.55, ax) * smoothstep(0.72, 0.62, ax) * smoothstep(0.16, 0.08, abs(y - 7.27))
+    if 6.52 < y < 7.0:
+        fold_x = 0.17 + 0.20 * smoothstep(6.98, 6.55, y) + 0.01 * wobble
+        fold = smoothstep(0.035, 0.0, abs(ax - fold_x)) * smoothstep(6.52, 6.64, y) * smoothstep(7.0, 6.88, y)
+    if 7.38 < y < 7.62:
+        frown = smoothstep(0.016, 0.0, abs(ax - 0.055 - 0.01 * wobble))
+        frown *= smoothstep(7.38, 7.44, y) * smoothstep(7.62, 7.54, y)
+    if abs(ax - 0.30) < 0.16:
+        bag = smoothstep(0.022, 0.0, abs(y - 7.13 + 0.10 * (ax - 0.30) ** 2 / 0.03))
+        bag *= smoothstep(0.16, 0.10, abs(ax - 0.30))
     return min(1.0, 0.8 * lines + 0.7 * feet + fold + 0.6 * frown + 0.6 * bag)
 
 
@@ -136,19 +145,29 @@ def face_masks(size: int) -> np.ndarray:
     return np.ascontiguousarray(np.stack(masks, -1), np.float32)
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def paint_skin(p, canonical_hw3, masks_hw6, table, moles_m3, out_hwc):
     """Fill the texture: colour with mottling, freckles, flush, shadows, wrinkles, moles, stubble and pores."""
     size = out_hwc.shape[0]
+    columns, weights = np.empty((3, size), np.int64), np.empty((3, size))
+    for column in range(size):  # three scales of noise, looked up once per column and once per row
+        s = (column + 0.5) / size * 3.0
+        columns[0, column], weights[0, column] = lattice(s * 60 + p.offset_x)
+        columns[1, column], weights[1, column] = lattice(s * 18 + p.offset_y)
+        columns[2, column], weights[2, column] = lattice(s * 5 + p.offset_x)
     for row in range(size):
+        t = (row + 0.5) / size * 3.0
+        fine_row, fine_weight = lattice(t * 60 + p.offset_y)
+        middle_row, middle_weight = lattice(t * 18 + p.offset_x)
+        coarse_row, coarse_weight = lattice(t * 5 - p.offset_y)
+        pore_row = table[int(t * 120 + p.offset_y) & 255]
         for column in range(size):
             front, flush, dark = masks_hw6[row, column, 0], masks_hw6[row, column, 1], masks_hw6[row, column, 2]
             s = (column + 0.5) / size * 3.0
-            t = (row + 0.5) / size * 3.0
-            fine = noise(table, s * 60 + p.offset_x, t * 60 + p.offset_y)
-            middle = noise(table, s * 18 + p.offset_y, t * 18 + p.offset_x)
-            coarse = noise(table, s * 5 + p.offset_x, t * 5 - p.offset_y)
-            pore = table[int(t * 120 + p.offset_y) & 255, int(s * 120 + p.offset_x) & 255]
+            fine = between(table, columns[0, column], weights[0, column], fine_row, fine_weight)
+            middle = between(table, columns[1, column], weights[1, column], middle_row, middle_weight)
+            coarse = between(table, columns[2, column], weights[2, column], coarse_row, coarse_weight)
+            pore = pore_row[int(s * 120 + p.offset_x) & 255]
             shade = 1 + p.mottle * (0.035 * coarse + 0.025 * middle + 0.02 * fine) + 0.03 * p.pores * pore * front
             freckle, wrinkle, shadow = 0.0, 0.0, 0.0
             if p.freckles > 0.0 and masks_hw6[row, column, 5] > 0.0:
@@ -188,7 +207,7 @@ def paint_skin(p, canonical_hw3, masks_hw6, table, moles_m3, out_hwc):
                     out_hwc[row, column, k] *= fade if k == 0 else fade * (0.9 + 0.1 * fade)
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def paint_strokes(strokes_s6, colour, channel, canonical_hw3, out_hwc):
     """Draw hairs (x, y, dx, dy, width, strength in dm on the base head) into RGB, or into one channel.
 

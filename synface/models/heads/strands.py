@@ -2,9 +2,9 @@
 
 from typing import NamedTuple
 
-import numba
 import numpy as np
 
+from synface.models.heads.kernel import kernel
 from synface.models.heads.noise import smoothstep
 from synface.models.heads.shell import radius_at
 
@@ -30,7 +30,7 @@ class Growth(NamedTuple):
     gather: int
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def _comb(g, x, y, z, front, spread):
     """The style's direction (not a unit vector) at a point relative to the hull's centre."""
     side = 1.0 if x > g.part else -1.0
@@ -47,7 +47,7 @@ def _comb(g, x, y, z, front, spread):
     return x + spread, y, z
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def grow(g, roots_n3, normals_n3, length_n, fringe_n, random_nk, centre, radius_hw, points_nk3):
     """Integrate every card's centre line into points [n, steps + 1, 3].
 
@@ -138,7 +138,7 @@ def grow(g, roots_n3, normals_n3, length_n, fringe_n, random_nk, centre, radius_
             points_nk3[n, k, 2] = pz + swing * np.sin(turn)
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def ribbons(points_nk3, width_n, centre, vertices_v3, normals_v3, tangents_v3):
     """Two vertices per point, spread across the card in the plane of the head's surface."""
     count, length, _ = points_nk3.shape

@@ -44,6 +44,35 @@ def test_one_triangle_against_the_naive_reference():
         np.testing.assert_array_equal(only, depth)
 
 
+def test_cards_behind_a_head_are_skipped_without_a_trace():
+    """Skin first lets whole tiles reject cards; cards first leaves no tile to look at: the same depth either way."""
+    r = np.random.default_rng(3)
+    size, cards = 40, 60
+    sheet = np.array([[4, 4, 0], [36, 4, 0.5], [4, 36, 0.2], [36, 36, -0.3]])
+    corners = r.uniform(0, size, (cards, 1, 2)) + r.normal(0, 6, (cards, 3, 2))
+    points = np.concatenate([sheet, np.dstack([corners, r.normal(0, 0.6, (cards, 3))]).reshape(-1, 3)])
+    points = points.astype(np.float32)
+    skin = np.array([[0, 1, 2], [1, 3, 2]], np.int32)
+    skin = np.concatenate([skin, skin[:, ::-1]])  # one of the two windings faces the camera
+    hair = np.arange(4, 4 + 3 * cards, dtype=np.int32).reshape(-1, 3)
+    surface = np.column_stack([r.uniform(-1, 1, len(points)), r.random(len(points)), np.arange(len(points)) // 3])
+    surface = surface.astype(np.float32)
+
+    def depth_of(parts):
+        depth, triangle, weights = raster.empty_buffers(size, size)
+        material = np.concatenate([np.full(len(t), m, np.int8) for t, m in parts])
+        triangles = np.concatenate([t for t, _ in parts])
+        alpha = np.ones(len(points), np.float32)
+        raster.rasterize(points, triangles, material, alpha, surface, depth, triangle, weights)
+        return depth, (material[triangle] == raster.HAIR) & (triangle >= 0)
+
+    solid = (skin, raster.SKIN)
+    first, seen = depth_of([solid, (hair, raster.HAIR)])
+    last, _ = depth_of([(hair, raster.HAIR), solid])
+    np.testing.assert_array_equal(first, last)
+    assert seen.any() and not seen.all()
+
+
 def test_nearest_wins_back_faces_and_cut_shells_vanish():
     near = np.array([[0, 0, 1], [8, 0, 1], [0, 8, 1]], np.float32)
     points = np.concatenate([near, near - [0, 0, 1]]).astype(np.float32)
