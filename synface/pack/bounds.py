@@ -6,6 +6,8 @@ bound is the strongest closed one; it is attained by every sharp code (Levenshte
 
 import math
 
+import numpy as np
+from scipy.integrate import trapezoid
 from scipy.optimize import brentq
 from scipy.special import comb, roots_jacobi
 from scipy.stats import beta
@@ -116,3 +118,16 @@ def iid_max_cosine(n: int, d: int) -> float:
     _check(n, d)
     p = -math.expm1(-2.0 * math.log(2.0) / (n * (n - 1)))
     return math.sqrt(float(beta.isf(min(2 * p, 1.0), 0.5, (d - 1) / 2)))
+
+
+def iid_mean_nearest_cosine(n: int, d: int) -> float:
+    """Mean over points uniform on the sphere of the largest cosine to one of the n - 1 others.
+
+    Seen from one point the others' cosines are independent, so the largest has the distribution F^(n-1), F that of
+    one cosine, and the mean is 1 - int_{-1}^{1} F(t)^(n-1) dt.
+    """
+    _check(n, d)
+    # cos = 2 u - 1 with u ~ Beta((d-1)/2, (d-1)/2)
+    t = np.linspace(-1.0, 1.0, 200_001)
+    below = beta.cdf((t + 1.0) / 2.0, (d - 1) / 2, (d - 1) / 2) ** (n - 1)
+    return 1.0 - float(trapezoid(below, t))

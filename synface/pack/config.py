@@ -9,6 +9,7 @@ from synface.settings import How, InputUri, Numerics, StageConfig
 SolverName = Literal["lse", "subset", "code", "algorithm1", "algorithm2", "row_max"]
 InitialName = Literal["auto", "random", "gallery", "code"]
 
+ITEM_BYTES = {"float32": 4, "float64": 8}
 # fields that only some solvers read; anything else about a field holds for every solver that makes points
 ONLY_FOR = {
     "pool": ("subset",),
@@ -21,6 +22,7 @@ ONLY_FOR = {
     "start": ("lse", "algorithm1", "algorithm2", "row_max"),
     "gallery": ("lse", "algorithm1", "algorithm2", "row_max"),
     "subspace": ("lse", "algorithm1", "algorithm2", "row_max"),
+    "whiten": ("lse", "algorithm1", "algorithm2", "row_max"),
 }
 
 
@@ -30,12 +32,20 @@ class PackNumerics(Numerics):
     dtype: Literal["float32", "float64"] = "float32"
     threads: int = Field(default=2, ge=1, le=256, description="threads of the matrix products")
     tile: int = Field(default=512, ge=16, le=16384, description="edge of a Gram tile")
+    device: Literal["cpu", "cuda"] = Field(default="cpu", description="where lse computes; cuda: one GPU a worker")
 
 
 class PackHow(How):
     """What decides only speed or talk."""
 
     progress_seconds: float = Field(default=5.0, gt=0, description="seconds between lines of progress")
+    workers: int = Field(default=1, ge=1, le=1024, description="lse: shards of the rows, in Ray actors if more than 1")
+    cpus_per_worker: float | None = Field(
+        default=None, gt=0, description="default: one per thread, fewer where the cluster has fewer"
+    )
+    checkpoint_passes: int = Field(default=25, ge=1, description="lse: passes between checkpoints at the output")
+    exchange_timeout: float = Field(default=300.0, gt=0, description="seconds after which a silent worker is lost")
+    restarts: int = Field(default=8, ge=0, description="times in a row that lost workers are replaced")
 
 
 class PackConfig(StageConfig):
@@ -59,6 +69,12 @@ class PackConfig(StageConfig):
     subspace: float | None = Field(
         default=None, gt=0, le=1, description="pack inside the directions that hold this share of the gallery"
     )
+    whiten: Literal["start", "space"] | None = Field(
+        default=None, description="by the gallery: start with an even spectrum, or pack in whitened coordinates"
+    )
+    trade_off: tuple[float, ...] = Field(
+        default=(), description="further weights alpha to solve for: max cosine against gallery distance"
+    )
     pool: InputUri | None = Field(default=None, description="identities table to choose from (solver subset)")
     initial: InitialName = Field(default="auto", description="auto: gallery rows, else a code where it pays")
     start: InputUri | None = Field(default=None, description="identities table to start from; overrides initial")
@@ -75,16 +91,28 @@ class PackConfig(StageConfig):
 
     @model_validator(mode="after")
     def _fields_fit_the_solver(self) -> Self:
+        _require(self.how.workers == 1 or self.solver == "lse", f"how.workers > 1 is for lse, not {self.solver!r}")
+        _require(self.numerics.device == "cpu" or self.solver == "lse", f"cuda is for lse, not {self.solver!r}")
         for name, solvers in ONLY_FOR.items():
             fits = getattr(self, name) is None or self.solver in solvers
             _require(fits, f"{name} belongs to solver {', '.join(solvers)}, not to {self.solver!r}")
+        curve = not self.trade_off or (self.solver == "lse" and self.gallery is not None)
+        _require(curve, "trade_off is a curve of solver lse with a gallery")
+        _require(all(a >= 0 for a in self.trade_off), "trade_off: every weight alpha is at least 0")
         if self.solver == "subset":
             _require(self.pool is not None, "solver 'subset' chooses from a pool: give pool")
             return self
         _require(self.dim is not None or any((self.gallery, self.start, self.keep)), "give dim, or a table with one")
-        for name in ("tau_lo", "tau_hi", "subspace"):
+        for name in ("tau_lo", "tau_hi", "subspace", "whiten"):
             _require(getattr(self, name) is None or self.gallery is not None, f"{name} needs a gallery")
+        _require(
+            not self.trade_off or (self.gallery is not None and self.solver == "lse"), "trade_off: lse, a gallery"
+        )
+        _require(all(a >= 0 for a in self.trade_off), f"trade_off = {self.trade_off}: every alpha is at least 0")
         _require(self.initial != "gallery" or self.gallery is not None, "initial 'gallery' needs a gallery")
+        for name in ("tau_lo", "tau_hi", "target_cosine"):
+            clash = self.whiten == "space" and getattr(self, name) is not None
+            _require(not clash, f"{name} is a cosine of the embeddings, whiten 'space' solves in others: use 'start'")
         if self.tau_lo is not None and self.tau_hi is not None:
             _require(self.tau_lo <= self.tau_hi, f"tau_lo = {self.tau_lo} is above tau_hi = {self.tau_hi}")
         return self

@@ -63,16 +63,28 @@ def block_energy(
     shift: float,
     tile: int = TILE,
     pull_nd: Tensor | None = None,
+    back_md: Tensor | None = None,
 ) -> Repulsion:
-    """Repulsion of the rows among themselves (others None), or of the rows from all the others.
+    """Repulsion of the rows among themselves (others None), or between the rows and all the others.
 
-    Without others each unordered pair of distinct rows counts once and both its rows are pulled. With others
-    (the rows of another shard) each pair counts once here, once again at the shard that owns the others.
-    O(n d) for the pull, which is added to `pull_nd` where that is given, and O(tile^2) besides.
+    The unit of work of every solve, on one device or many: each pair of the block is computed once, and one Gram
+    tile serves both its sides. O(n d) for the pulls, O(tile^2) besides.
+
+    Args:
+        rows_nd: unit rows, or coordinates of such.
+        others_md: rows of another shard, or rows that stay in place.
+        sharpness: b.
+        shift: near the largest cosine, so that no weight overflows.
+        tile: edge of a Gram tile; 512 fits into a core's second cache.
+        pull_nd: the rows' pull is added to this, where given.
+        back_md: the others' pull is added to this; None where the others do not move.
     """
     pull_nd = torch.zeros_like(rows_nd) if pull_nd is None else pull_nd
     mass = torch.zeros((), dtype=torch.float64, device=rows_nd.device)
-    largest = torch.full((), -2.0, dtype=rows_nd.dtype, device=rows_nd.device)
+    lowest = sharpness * (-2.0 - shift)  # the exponent of a cosine below every cosine
+    largest = torch.full((), lowest, dtype=rows_nd.dtype, device=rows_nd.device)
+    # added by the product itself, which spares two walks over the tile: exponent = b <x, y> - b shift
+    offset = torch.full((1,), -sharpness * shift, dtype=rows_nd.dtype, device=rows_nd.device)
     buffer = rows_nd.new_empty(tile * tile)
     same = others_md is None
     y_md = rows_nd if others_md is None else others_md
@@ -80,12 +92,12 @@ def block_energy(
         x_ad = rows_nd[a : a + tile]
         for b in range(a if same else 0, len(y_md), tile):
             y_bd = y_md[b : b + tile]
-            cos_ab = buffer[: len(x_ad) * len(y_bd)].view(len(x_ad), len(y_bd))
-            torch.mm(x_ad, y_bd.T, out=cos_ab)
+            w_ab = buffer[: len(x_ad) * len(y_bd)].view(len(x_ad), len(y_bd))
+            torch.addmm(offset, x_ad, y_bd.T, alpha=sharpness, out=w_ab)
             if same and a == b:
-                cos_ab.fill_diagonal_(-2.0)
-            largest = torch.maximum(largest, cos_ab.amax())
-            w_ab = cos_ab.sub_(shift).mul_(sharpness).clamp_(MIN_EXPONENT, MAX_EXPONENT).exp_()
+                w_ab.fill_diagonal_(lowest)
+            largest = torch.maximum(largest, w_ab.amax())
+            w_ab.clamp_(MIN_EXPONENT, MAX_EXPONENT).exp_()
             if same and a == b:
                 w_ab.fill_diagonal_(0.0)
                 mass += w_ab.sum() / 2
@@ -94,7 +106,9 @@ def block_energy(
             pull_nd[a : a + tile].addmm_(w_ab, y_bd)
             if same and a != b:
                 pull_nd[b : b + tile].addmm_(w_ab.T, x_ad)
-    return Repulsion(mass, pull_nd, largest)
+            elif back_md is not None:
+                back_md[b : b + tile].addmm_(w_ab.T, x_ad)
+    return Repulsion(mass, pull_nd, largest / sharpness + shift)
 
 
 def energy_and_gradient(x_nd: Tensor, sharpness: float, tile: int = TILE) -> tuple[float, Tensor]:
@@ -115,23 +129,45 @@ def project_tangent_(g_nd: Tensor, x_nd: Tensor, tile: int = TILE) -> Tensor:
 def nearest_cosines(x_nd: Tensor, y_md: Tensor | None = None, tile: int = TILE) -> tuple[Tensor, Tensor]:
     """Per row of x the largest cosine to a row of y (without y: to another row of x), and its index [n] int64.
 
-    Exact in the dtype of x. Ties go to the smaller index.
+    Exact in the dtype of x. Ties go to the smaller index. Without y each pair is computed once, for both its rows.
     """
+    best_n, index_n = no_neighbours(x_nd)
     same = y_md is None
     y = x_nd if y_md is None else y_md
-    best_n = torch.full((len(x_nd),), -2.0, dtype=x_nd.dtype, device=x_nd.device)
-    index_n = torch.zeros(len(x_nd), dtype=torch.int64, device=x_nd.device)
     for a in starts(len(x_nd), tile):
         x_ad = x_nd[a : a + tile]
-        for b in starts(len(y), tile):
+        for b in range(a if same else 0, len(y), tile):
             cos_ab = x_ad @ y[b : b + tile].T
             if same and a == b:
                 cos_ab.fill_diagonal_(-2.0)
-            value_a, arg_a = cos_ab.max(1)
-            better_a = value_a > best_n[a : a + tile]
-            best_n[a : a + tile] = torch.where(better_a, value_a, best_n[a : a + tile])
-            index_n[a : a + tile] = torch.where(better_a, arg_a + b, index_n[a : a + tile])
+            _nearer_(best_n, index_n, a, b, *cos_ab.max(1))
+            if same and a != b:
+                _nearer_(best_n, index_n, b, a, *cos_ab.max(0))
     return best_n, index_n
+
+
+def no_neighbours(x_nd: Tensor) -> tuple[Tensor, Tensor]:
+    """Where a search for nearest rows begins: cosines [n] below all cosines, and indices [n]."""
+    best_n = torch.full((len(x_nd),), -2.0, dtype=x_nd.dtype, device=x_nd.device)
+    return best_n, torch.zeros(len(x_nd), dtype=torch.int64, device=x_nd.device)
+
+
+def _nearer_(best_n: Tensor, index_n: Tensor, first: int, offset: int, value_a: Tensor, arg_a: Tensor) -> None:
+    """In place: rows first, first + 1, ... take over what is strictly larger."""
+    part = slice(first, first + len(value_a))
+    better_a = value_a > best_n[part]
+    best_n[part] = torch.where(better_a, value_a, best_n[part])
+    index_n[part] = torch.where(better_a, arg_a + offset, index_n[part])
+
+
+def block_nearest_(best_n: Tensor, best_m: Tensor, x_nd: Tensor, y_md: Tensor, tile: int = TILE) -> None:
+    """In place: largest cosine of each row of x to the rows of y, and of each row of y to those of x."""
+    for a in starts(len(x_nd), tile):
+        for b in starts(len(y_md), tile):
+            cos_ab = x_nd[a : a + tile] @ y_md[b : b + tile].T
+            best_a, best_b = best_n[a : a + tile], best_m[b : b + tile]
+            torch.maximum(best_a, cos_ab.amax(1), out=best_a)
+            torch.maximum(best_b, cos_ab.amax(0), out=best_b)
 
 
 def max_cosine(x_nd: Tensor, tile: int = TILE) -> float:

@@ -19,6 +19,9 @@ from torch import Tensor
 
 from synface.pack.energy import TILE, nearest_cosines
 
+# a direction with less than this share of the largest spread is noise, and is not blown up any further
+LEAST_SPREAD = 1e-2
+
 
 @dataclass(frozen=True)
 class Gallery:
@@ -98,10 +101,26 @@ def energy_outside(x_nd: Tensor, basis_de: Tensor) -> float:
     return float((1.0 - (x_nd @ basis_de).double().square().sum(1)).clamp(min=0.0).mean())
 
 
-def principal_directions(rows_md: Tensor, explained: float) -> Tensor:
-    """Orthonormal [d, e]: the leading directions that hold `explained` of the gallery's (uncentred) energy."""
-    moment_dd = rows_md.double().T @ rows_md.double()
+def principal_directions(rows_md: Tensor, explained: float) -> tuple[Tensor, Tensor]:
+    """The leading directions, orthonormal [d, e], that hold `explained` of the gallery's (uncentred) energy, and the
+    root mean square [e] of the gallery along each, at least `LEAST_SPREAD` of the largest.
+    """
+    moment_dd = rows_md.double().T @ rows_md.double() / len(rows_md)
     energy_d, vectors_dd = torch.linalg.eigh(moment_dd)
-    energy_d, vectors_dd = energy_d.flip(0), vectors_dd.flip(1)
-    count = int(torch.searchsorted(energy_d.cumsum(0) / energy_d.sum(), explained)) + 1
-    return vectors_dd[:, :count].to(rows_md.dtype)
+    energy_d, vectors_dd = energy_d.flip(0).clamp_(min=0.0), vectors_dd.flip(1)
+    share_d = energy_d.cumsum(0) / energy_d.sum()
+    # rounding may leave the last share a little below 1
+    count = min(int(torch.searchsorted(share_d, explained)) + 1, len(energy_d))
+    spread_e = energy_d[:count].sqrt()
+    spread_e = spread_e.clamp(min=LEAST_SPREAD * float(spread_e[0]))
+    return vectors_dd[:, :count].to(rows_md.dtype), spread_e.to(rows_md.dtype)
+
+
+def whitened(x_nd: Tensor, rows_md: Tensor) -> Tensor:
+    """Unit rows x (sum_e v_e v_e^T / s_e): the spread s_e of the gallery along each direction v_e evened out (ZCA).
+
+    A start whose points fill few directions moves in their span only; evened out, all directions are open at once.
+    """
+    basis_dd, spread_d = principal_directions(rows_md, 1.0)
+    even_nd = (x_nd @ (basis_dd / spread_d)) @ basis_dd.T
+    return even_nd / even_nd.norm(dim=1, keepdim=True)

@@ -5,15 +5,15 @@ from dataclasses import dataclass
 import numpy as np
 import psutil
 import pyarrow as pa
+import torch
 
 from synface.core import sphere
 from synface.core.errors import InputError
 from synface.pack import bounds, codes
-from synface.pack.config import PackConfig
+from synface.pack.config import ITEM_BYTES, PackConfig
 from synface.store.schemas import embeddings, metadata_of
 from synface.store.tables import read_identities
 
-ITEM_BYTES = {"float32": 4, "float64": 8}
 COPIES = 4  # rows, gradient, momentum, and the start
 OWN_KEYS = ("schema_version", "synface_table")
 
@@ -79,6 +79,12 @@ def _check_counts(config: PackConfig, problem: Problem) -> None:
             f"start {config.start}: has {problem.start.num_rows} rows, {n - kept} points are to be placed; "
             "they must be equal"
         )
+    if config.how.workers > n - kept:
+        raise InputError(
+            f"how.workers = {config.how.workers}: {n - kept} points are to be placed; at most one worker a point"
+        )
+    if config.numerics.device == "cuda" and config.how.workers == 1 and not torch.cuda.is_available():
+        raise InputError("numerics.device = cuda: no GPU is visible to this process; use cpu, or workers of a cluster")
     if config.solver == "code" or config.initial == "code":
         code = codes.best_code(n, problem.dim)
         if code is None:

@@ -1,16 +1,16 @@
 """`synface pack`: plan -> execute -> commit."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
-import torch
-
 from synface.ops.cluster import versions
-from synface.pack import bounds, problem
+from synface.pack import bounds, checkpoint, problem
 from synface.pack.config import PackConfig
-from synface.pack.solvers import MOVERS, SOLVERS
+from synface.pack.drive import Place
+from synface.pack.points import CURVE, MOVERS, planned_cost
+from synface.pack.shard import threads
+from synface.pack.solvers import SOLVERS
 from synface.store import artifact
+from synface.store import uri as uris
 from synface.store.tables import write_identities
 
 
@@ -26,29 +26,26 @@ def plan(config: PackConfig) -> dict[str, Any]:
         "iid_max_cosine": bounds.iid_max_cosine(n, d),
         "passes": config.passes if moving else None,
         "flops_per_pass": 3 * n * n * d if moving else None,
+        "workers": config.how.workers,
+        **(planned_cost(config, d) if config.solver == "lse" else {}),
         "memory_bytes": problem.memory_bytes(config, given),
     }
 
 
 def run(config: PackConfig) -> dict[str, Any]:
-    """Pack, write the identities table, and return its numbers; a finished one answers at once."""
+    """Pack, write the identities table, and return its numbers; a finished one answers at once.
+
+    A solve that was killed or stopped continues from its last checkpoint, on as many workers as are asked now.
+    """
     given = problem.read(config)
     opened = artifact.open_output(config)
     if opened.finished is not None:
-        return {"uri": config.output, "cached": True, **opened.finished.numbers}
+        return {"uri": config.output, "cached": True, "workers": config.how.workers, **opened.finished.numbers}
+    place = Place(config.output, opened.config_hash, config.how.checkpoint_passes)
     with threads(config.numerics.threads):
-        outcome = SOLVERS[config.solver](config, given)
+        outcome = SOLVERS[config.solver](config, given, place)
     files = [write_identities(config.output, outcome.table)]
     artifact.commit(config, opened, "identities", files, outcome.numbers, versions())
-    return {"uri": config.output, "cached": False, **outcome.numbers}
-
-
-@contextmanager
-def threads(count: int) -> Iterator[None]:
-    """`count` threads for matrix products within the block."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(count)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
+    checkpoint.remove(config.output)
+    uris.delete_file(uris.join(config.output, CURVE))
+    return {"uri": config.output, "cached": False, **outcome.facts, **outcome.numbers}

@@ -8,39 +8,28 @@ One pass computes the energy's gradient over all pairs (`energy.block_energy`), 
 
 The sharpness b rises and the step lr falls geometrically. One second moment *per row*, not per coordinate, keeps
 the method equivariant under rotations and lets every row move, though few rows hold most of the gradient; a
-global norm instead diverges late. The rows may be a shard: what is summed over shards goes through `Exchange`.
+global norm instead diverges late.
+
+The rows may be a shard of a larger packing: whatever concerns the others' rows goes through `Exchange`, and a solve
+on one device is the case of no others. `begin`, `advance` and `finish` are the same code for both.
 """
 
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Literal, Protocol
+from typing import Literal
 
 import torch
 from torch import Tensor
 
 from synface.pack import energy
 from synface.pack.energy import TILE, Repulsion, block_energy
+from synface.pack.exchange import Exchange, LocalExchange
 from synface.pack.gallery import Gallery, add_gradient_, nearest, project_band_, settle_band_
 
 Start = Literal["isotropic", "manifold", "packed"]
-
-
-class Exchange(Protocol):
-    """How the shards of one packing see each other; `LocalExchange` when there is one shard."""
-
-    def blocks(self, rows_nd: Tensor) -> Iterator[Tensor]:
-        """The current rows of every other shard, block by block."""
-        ...
-
-    def total(self, value: Tensor) -> Tensor:
-        """The sum of a scalar over the shards."""
-        ...
-
-    def largest(self, value: Tensor) -> Tensor:
-        """The maximum of a scalar over the shards."""
-        ...
+Reason = Literal["target", "passes", "time"]
 
 
 @dataclass(frozen=True)
@@ -58,9 +47,25 @@ class Schedule:
         return _geometric(self.sharpness, progress), _geometric(self.step, progress)
 
 
+@dataclass(frozen=True)
+class Task:
+    """What is asked of a solve, the same for every shard; fields as in `solve`."""
+
+    schedule: Schedule
+    gallery: Gallery | None = None
+    fixed_md: Tensor | None = None
+    target_cosine: float | None = None
+    max_seconds: float | None = None
+    tile: int = TILE
+
+
 @dataclass
 class State:
-    """All that a pass changes: rows, momentum, second moments, passes done, last known max cosine."""
+    """All that a pass changes: rows, momentum, second moments, passes done, last known max cosine, seconds spent.
+
+    `largest` and `seconds` are those of the whole packing, the rest is the shard's own. `pairs` counts the pairs
+    of rows that this shard computed.
+    """
 
     x_nd: Tensor
     momentum_nd: Tensor
@@ -68,6 +73,8 @@ class State:
     passes: int
     largest: float
     neighbours_n: Tensor | None = None
+    seconds: float = 0.0
+    pairs: int = 0
 
 
 @dataclass(frozen=True)
@@ -88,7 +95,7 @@ class Solution:
     max_cosine: float
     passes: int
     seconds: float
-    reason: Literal["target", "passes", "time"]
+    reason: Reason
 
 
 def default_schedule(d: int, passes: int, start: Start = "isotropic") -> Schedule:
@@ -145,55 +152,101 @@ def solve(
         state: continue from here instead of from x.
     """
     shards = LocalExchange() if exchange is None else exchange
-    began = time.monotonic()
+    task = Task(schedule, gallery, fixed_md, target_cosine, max_seconds, tile)
+    state = begin(x_nd, task, shards) if state is None else state
+    reason = advance(state, task, shards, schedule.passes, on_pass)
+    assert reason is not None
+    return finish(state, task, shards, reason)
+
+
+def begin(x_nd: Tensor, task: Task, shards: Exchange) -> State:
+    """The state before the first pass: a copy of the rows, no momentum, and the max cosine over all shards."""
     with energy.flushed_denormals(), torch.no_grad():
-        if state is None:
-            state = initial_state(x_nd, _measure(x_nd, fixed_md, shards, tile))
-        total = int(shards.total(torch.tensor(float(len(state.x_nd)), dtype=torch.float64)))
-        reason: Literal["target", "passes", "time"] = "passes"
-        while state.passes < schedule.passes:
+        nearest_n = nearest_of_all(x_nd, task.fixed_md, shards, task.tile)
+    return initial_state(x_nd, _largest(nearest_n, shards))
+
+
+def advance(
+    state: State,
+    task: Task,
+    shards: Exchange,
+    until: int,
+    on_pass: Callable[[PassReport], None] | None = None,
+) -> Reason | None:
+    """Passes until so many are made in all; why the solve is over, or None where it goes on."""
+    schedule, gallery = task.schedule, task.gallery
+    began = time.monotonic() - state.seconds
+    with energy.flushed_denormals(), torch.no_grad():
+        total = int(shards.total(_scalar(len(state.x_nd), state.x_nd)))
+        while state.passes < min(until, schedule.passes):
             progress = state.passes / max(schedule.passes - 1, 1)
-            if max_seconds is not None:
-                progress = max(progress, (time.monotonic() - began) / max_seconds)
+            state.seconds = time.monotonic() - began
+            if task.max_seconds is not None:
+                elapsed = float(shards.largest(_scalar(state.seconds, state.x_nd)))  # one clock for all shards
+                progress = max(progress, elapsed / task.max_seconds)
                 if progress > 1.0:
-                    reason = "time"
-                    break
+                    return "time"
             sharpness, step = schedule.at(progress)
-            found = repulsion(state.x_nd, shards, fixed_md, sharpness, state.largest, tile)
+            found = repulsion(state, task, shards, sharpness)
             state.largest = float(found.max_cosine)
-            if target_cosine is not None and state.largest <= target_cosine:
-                reason = "target"
-                break
+            if task.target_cosine is not None and state.largest <= task.target_cosine:
+                return "target"
             gradient_nd = found.pull_nd.div_(found.mass.to(found.pull_nd.dtype))
             if gallery is not None:
                 if state.neighbours_n is None or state.passes % gallery.refresh == 0:
-                    state.neighbours_n = nearest(gallery, state.x_nd, tile)
-                add_gradient_(gradient_nd, gallery, state.neighbours_n, total, tile)
-            move_(state, gradient_nd, schedule, step, tile)
+                    state.neighbours_n = nearest(gallery, state.x_nd, task.tile)
+                add_gradient_(gradient_nd, gallery, state.neighbours_n, total, task.tile)
+            move_(state, gradient_nd, schedule, step, task.tile)
             if gallery is not None and gallery.band is not None and state.neighbours_n is not None:
-                project_band_(state.x_nd, gallery, state.neighbours_n, tile)
+                project_band_(state.x_nd, gallery, state.neighbours_n, task.tile)
             if on_pass is not None:
                 on_pass(PassReport(state, state.largest, sharpness, step))
-        banded = gallery is not None and gallery.band is not None
-        if gallery is not None and banded:
-            settle_band_(state.x_nd, gallery, tile)
-        largest = state.largest if reason == "target" and not banded else _measure(state.x_nd, fixed_md, shards, tile)
-    return Solution(state.x_nd, largest, state.passes, time.monotonic() - began, reason)
+        state.seconds = time.monotonic() - began
+    return "passes" if state.passes >= schedule.passes else None
 
 
-def repulsion(
-    rows_nd: Tensor, shards: Exchange, fixed_md: Tensor | None, sharpness: float, shift: float, tile: int
-) -> Repulsion:
-    """Pull on these rows from all points; mass and max cosine over all shards. Exact for any sharding."""
-    own = block_energy(rows_nd, sharpness=sharpness, shift=shift, tile=tile)
-    mass, pull_nd, largest = own
-    for others_md in shards.blocks(rows_nd):
-        cross = block_energy(rows_nd, others_md, sharpness=sharpness, shift=shift, tile=tile, pull_nd=pull_nd)
-        mass, largest = mass + cross.mass / 2, torch.maximum(largest, cross.max_cosine)
+def finish(state: State, task: Task, shards: Exchange, reason: Reason) -> Solution:
+    """The band kept exactly, and the exact max cosine."""
+    banded = task.gallery is not None and task.gallery.band is not None
+    largest = state.largest
+    with energy.flushed_denormals(), torch.no_grad():
+        if task.gallery is not None and banded:
+            settle_band_(state.x_nd, task.gallery, task.tile)
+        if reason != "target" or banded:
+            largest = _largest(nearest_of_all(state.x_nd, task.fixed_md, shards, task.tile), shards)
+    return Solution(state.x_nd, largest, state.passes, state.seconds, reason)
+
+
+def repulsion(state: State, task: Task, shards: Exchange, sharpness: float) -> Repulsion:
+    """Pull on this shard's rows from all points; mass and max cosine over all shards. Exact for any sharding."""
+    rows_nd, fixed_md = state.x_nd, task.fixed_md
+    options = {"sharpness": sharpness, "shift": state.largest, "tile": task.tile}
+    mass, pull_nd, largest = block_energy(rows_nd, **options)
+    state.pairs += len(rows_nd) * (len(rows_nd) - 1) // 2
+    for mine, others_md in shards.meet(rows_nd):
+        back_md = torch.zeros_like(others_md)
+        cross = block_energy(rows_nd[mine], others_md, **options, pull_nd=pull_nd[mine], back_md=back_md)
+        shards.give_back(back_md, pull_nd, Tensor.add_)
+        mass, largest = mass + cross.mass, torch.maximum(largest, cross.max_cosine)
+        state.pairs += len(rows_nd[mine]) * len(others_md)
+    shards.settle()
     if fixed_md is not None:
-        cross = block_energy(rows_nd, fixed_md, sharpness=sharpness, shift=shift, tile=tile, pull_nd=pull_nd)
+        cross = block_energy(rows_nd, fixed_md, **options, pull_nd=pull_nd)
         mass, largest = mass + cross.mass, torch.maximum(largest, cross.max_cosine)
     return Repulsion(shards.total(mass), pull_nd, shards.largest(largest))
+
+
+def nearest_of_all(rows_nd: Tensor, fixed_md: Tensor | None, shards: Exchange, tile: int = TILE) -> Tensor:
+    """Per row of this shard [n] the exact largest cosine to any other point, of all shards and the fixed ones."""
+    best_n = energy.nearest_cosines(rows_nd, tile=tile)[0]
+    for mine, others_md in shards.meet(rows_nd):
+        best_m = energy.no_neighbours(others_md)[0]
+        energy.block_nearest_(best_n[mine], best_m, rows_nd[mine], others_md, tile)
+        shards.give_back(best_m, best_n, lambda kept, came: torch.maximum(kept, came, out=kept))
+    shards.settle()
+    if fixed_md is not None:
+        best_n = torch.maximum(best_n, energy.nearest_cosines(rows_nd, fixed_md, tile)[0])
+    return best_n
 
 
 def move_(state: State, gradient_nd: Tensor, schedule: Schedule, step: float, tile: int) -> None:
@@ -215,31 +268,13 @@ def with_passes(schedule: Schedule, passes: int) -> Schedule:
     return replace(schedule, passes=passes)
 
 
-def _measure(rows_nd: Tensor, fixed_md: Tensor | None, shards: Exchange, tile: int) -> float:
-    """Exact max cosine over all pairs with a moving row."""
-    largest = energy.max_cosine(rows_nd, tile)
-    for others_md in shards.blocks(rows_nd):
-        largest = max(largest, float(energy.nearest_cosines(rows_nd, others_md, tile)[0].max()))
-    if fixed_md is not None:
-        largest = max(largest, float(energy.nearest_cosines(rows_nd, fixed_md, tile)[0].max()))
-    return float(shards.largest(torch.tensor(largest, dtype=torch.float64)))
+def _largest(nearest_n: Tensor, shards: Exchange) -> float:
+    return float(shards.largest(nearest_n.max()))
+
+
+def _scalar(value: float, like: Tensor) -> Tensor:
+    return torch.tensor(float(value), dtype=torch.float64, device=like.device)
 
 
 def _geometric(ends: tuple[float, float], progress: float) -> float:
     return ends[0] * (ends[1] / ends[0]) ** progress
-
-
-class LocalExchange:
-    """One shard holds every point."""
-
-    def blocks(self, rows_nd: Tensor) -> Iterator[Tensor]:
-        """No other shards."""
-        return iter(())
-
-    def total(self, value: Tensor) -> Tensor:
-        """The value itself."""
-        return value
-
-    def largest(self, value: Tensor) -> Tensor:
-        """The value itself."""
-        return value

@@ -56,6 +56,7 @@ def test_a_second_run_does_nothing_and_says_the_same(tmp_path):
     first, digest = run.run(asked), artifact.require(asked.output).content_digest
     second = run.run(asked)
     assert not first.pop("cached") and second.pop("cached")
+    assert first.pop("work")["flops_per_worker_pass"] == 6 * 8 * 30 * 29 // 2  # of the run that did it
     assert first == second
     again = run.run(config(tmp_path / "elsewhere", num_identities=30, dim=8))
     assert artifact.require(again["uri"]).content_digest == digest

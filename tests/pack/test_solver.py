@@ -7,6 +7,7 @@ from scipy.stats import ortho_group
 
 from synface.core import rng, sphere
 from synface.pack import bounds, energy, gallery, solver, starts
+from synface.pack.exchange import LocalExchange
 
 
 def start(n: int, d: int, seed: int = 0, dtype: torch.dtype = torch.float32) -> torch.Tensor:
@@ -96,32 +97,6 @@ def test_a_state_continues_to_the_same_bits():
     assert torch.equal(whole.x_nd, rest.x_nd)
 
 
-class SplitExchange:
-    """All shards in one process, moved in lock step: what one shard sees of a packing cut at `cuts`."""
-
-    def __init__(self, x_nd: torch.Tensor, a: int, b: int, options: dict):
-        self.others = [t for t in (x_nd[:a], x_nd[b:]) if len(t)]
-        whole = energy.block_energy(x_nd, **options)
-        self.mass, self.max = whole.mass, whole.max_cosine
-
-    def blocks(self, rows_nd):
-        return iter(self.others)
-
-    def total(self, value):
-        return self.mass
-
-    def largest(self, value):
-        return self.max
-
-
-def test_repulsion_of_shards_is_that_of_the_whole():
-    x_nd, options = start(70, 8, dtype=torch.float64), {"sharpness": 9.0, "shift": 0.8, "tile": 16}
-    whole = solver.repulsion(x_nd, solver.LocalExchange(), None, 9.0, 0.8, 16)
-    for a, b in [(0, 10), (10, 45), (45, 70)]:
-        shard = solver.repulsion(x_nd[a:b], SplitExchange(x_nd, a, b, options), None, 9.0, 0.8, 16)
-        torch.testing.assert_close(shard.pull_nd, whole.pull_nd[a:b], atol=1e-12, rtol=1e-12)
-
-
 def test_fixed_rows_stay_and_repel():
     fixed_md = solver.solve(start(100, 24), solver.default_schedule(24, 60)).x_nd
     kept = fixed_md.clone()
@@ -137,7 +112,9 @@ def test_fixed_rows_stay_and_repel():
 def test_fixed_rows_pull_as_in_one_packing():
     x_nd, y_md = start(30, 6, dtype=torch.float64), start(20, 6, 1, torch.float64)
     whole = energy.block_energy(torch.cat([x_nd, y_md]), sharpness=7.0, shift=0.5, tile=8)
-    part = solver.repulsion(x_nd, solver.LocalExchange(), y_md, 7.0, 0.5, 8)
+    task = solver.Task(solver.default_schedule(6, 1), fixed_md=y_md, tile=8)
+    state = solver.initial_state(x_nd, 0.5)
+    part = solver.repulsion(state, task, LocalExchange(), 7.0)
     among_fixed = energy.block_energy(y_md, sharpness=7.0, shift=0.5)
     torch.testing.assert_close(part.pull_nd, whole.pull_nd[:30], atol=1e-12, rtol=1e-12)
     assert float(part.mass) == pytest.approx(float(whole.mass - among_fixed.mass))
@@ -174,7 +151,8 @@ class TestGallery:
 
     def test_principal_directions(self):
         x_nd = start(500, 3, dtype=torch.float64) @ torch.eye(3, 10, dtype=torch.float64)
-        basis_de = gallery.principal_directions(x_nd, 0.999)
+        basis_de, spread_e = gallery.principal_directions(x_nd, 0.999)
+        assert spread_e.square().sum() == pytest.approx(1.0)
         assert basis_de.shape == (10, 3)
         torch.testing.assert_close(x_nd @ basis_de @ basis_de.T, x_nd, atol=1e-9, rtol=0)
 
