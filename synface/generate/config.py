@@ -4,6 +4,7 @@ from typing import Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
+from synface.generate.variation_config import CemifaceOptions, Variation
 from synface.settings import How, InputUri, Numerics, Settings, StageConfig
 
 
@@ -81,7 +82,9 @@ class GenerateConfig(StageConfig):
     images_per_shard: int | None = Field(
         default=None, ge=1, le=1_000_000, description="rounded to whole identities; default: a minute's work or less"
     )
+    variation: Variation = Variation()
     heads: HeadsOptions = HeadsOptions()
+    cemiface: CemifaceOptions = CemifaceOptions()
     options: dict[str, Any] = Field(default={}, description="options of a generator of your own")
     numerics: GenerateNumerics = GenerateNumerics()
     how: GenerateHow = GenerateHow()
@@ -95,6 +98,8 @@ class GenerateConfig(StageConfig):
             )
         if self.identities is not None and self.first_seed:
             raise ValueError("first_seed belongs to num_identities; an identities table has its own seeds")
+        if self.generator == "heads" and self.variation != Variation():
+            raise ValueError("variation is for generators that draw an embedding; heads varies by heads.stress")
         if self.options and ":" not in self.generator:
             raise ValueError(
                 f"options are for package.module:attribute generators; use the section {self.generator!r}"

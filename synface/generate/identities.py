@@ -5,10 +5,14 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow as pa
 
+from synface.core import sphere
+from synface.core.errors import InputError
 from synface.generate.config import GenerateConfig
 from synface.generate.generators import Description, Generator
 from synface.generate.plan import Identity
-from synface.store import schemas, tables
+from synface.ops.progress import say
+from synface.settings import input_uris
+from synface.store import artifact, schemas, tables
 
 
 @dataclass(frozen=True)
@@ -27,13 +31,41 @@ def open_identities(config: GenerateConfig, description: Description) -> Identit
     """Read and check the identities; the embeddings are kept only for a generator that needs them.
 
     Raises:
-        InputError: missing, damaged, NaN or non-unit embeddings, duplicate ids.
+        InputError: missing, damaged, NaN or non-unit embeddings, duplicate ids; embeddings of another recognizer than
+            the generator's.
     """
     if config.identities is None:
         return Identities(config.num_identities or 0, None)
     table = tables.read_identities(config.identities)
+    check_embedder(table, description, config.identities)
+    if description.inquiries_below is not None:
+        kept = sphere.unique_rows(schemas.embeddings(table), description.inquiries_below)
+        say(
+            f"generate: {len(kept)} of {table.num_rows} identities kept, pairwise cosines below "
+            f"{description.inquiries_below:.3f}"
+        )
+        table = table.take(pa.array(kept))
     names = ["identity_id", "source", "seed", *(["embedding"] if description.needs_embedding else [])]
     return Identities(table.num_rows, table.select(names))
+
+
+def check_embedder(table: pa.Table, description: Description, where: str) -> None:
+    """InputError for embeddings of another recognizer: a network fed with them still draws faces, but not theirs."""
+    stated = schemas.metadata_of(table.schema)
+    found = stated.get("embedder_sha256", "")
+    if description.embedder_sha256 and found != description.embedder_sha256:
+        raise InputError(
+            f"identities {where}: embedded by {stated.get('embedder', 'an unknown recognizer')!r} (weights "
+            f"{found[:12] or 'unknown'}), but the generator understands {description.embedder!r} (weights "
+            f"{description.embedder_sha256[:12]}); embed or pack the identities with that recognizer"
+        )
+
+
+def input_digests(config: GenerateConfig, description: Description) -> dict[str, str]:
+    """Digest of every input of a run: of its content, or of what of it decides pixels."""
+    return {
+        path: description.digests.get(path) or artifact.content_digest(uri) for path, uri in input_uris(config).items()
+    }
 
 
 def rows_to_identities(columns: pa.Table, first_label: int) -> list[Identity]:

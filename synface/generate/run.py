@@ -7,7 +7,7 @@ from synface.core.errors import PartialError, SynfaceError
 from synface.generate.config import GenerateConfig
 from synface.generate.distributed import generate
 from synface.generate.generators import Description, find_generator
-from synface.generate.identities import Identities, open_identities
+from synface.generate.identities import Identities, input_digests, open_identities
 from synface.generate.plan import ShardPlan, plan_shards
 from synface.ops import cluster
 from synface.store import artifact, card, ledger
@@ -43,7 +43,7 @@ def run(config: GenerateConfig) -> dict[str, Any]:
     config = config.model_copy(update={"output": uris.absolute(config.output)})
     _, description, identities, shards = _prepare(config)
     components = {description.name: description.version, "weights": description.weights_sha256}
-    opened = artifact.open_output(config, components=components)
+    opened = artifact.open_output(config, input_digests(config, description), components=components)
     if opened.finished is not None and not opened.finished.numbers["failed"]:
         return _result(config, opened.finished.numbers, started, cached=True)
     ledger.write_work(config.output, shards.shards, shards.images)

@@ -44,9 +44,10 @@ def test_resumed_training_has_the_same_bits(toy_images, tmp_path, monkeypatch):
     torch.set_num_threads(1)
 
     def trained(folder):
-        generator_worker.train_autoencoder(config, catalog, str(folder), "cpu")
+        own = config.model_copy(update={"output": str(folder)})
+        generator_worker.train_autoencoder(own, catalog, str(folder / "checkpoints"), "cpu")
         state = average_loop.build_state(config, lambda: autoencoder.AutoencoderTrainee(config), Place())
-        average_loop.unpack_checkpoint(state, loop.newest_checkpoint(str(folder)), "cpu")
+        average_loop.unpack_checkpoint(state, loop.newest_checkpoint(str(folder / "checkpoints")), "cpu")
         return state
 
     whole = trained(tmp_path / "whole")

@@ -78,6 +78,7 @@ def config_of(toy, networks, output="unused", **changes) -> TrainGeneratorConfig
 
 def train(config: TrainGeneratorConfig, folder) -> average_loop.State:
     """Train in this process, without Ray; the state of the last checkpoint."""
+    config = config.model_copy(update={"output": str(folder)})
     catalog = data.scan(config.images, config.image_size)
     assert generator_worker.train_generator(config, catalog, str(folder), "cpu") is None
     found = generator_setup.load_networks(config, "cpu")
@@ -123,7 +124,7 @@ def test_a_resumed_training_has_the_bits_of_an_undisturbed_one(
 def test_what_only_watches_or_fetches_changes_no_bit(toy_images, networks, undisturbed, tmp_path):
     how = {"samples_every": 3, "samples_images": 2, "prefetch": 0, "checkpoint_every": 1, "memory_gb": 1e-4}
     assert same_bits(train(config_of(toy_images, networks, tmp_path, how=how), tmp_path / "c"), undisturbed)
-    pictures = sorted((tmp_path / "_synface" / "samples").iterdir())
+    pictures = sorted((tmp_path / "c" / "_synface" / "samples").iterdir())
     assert [p.name for p in pictures] == [f"step-{n:09d}.png" for n in (3, 4)]
     step = 32 + looks.BORDER
     assert Image.open(pictures[0]).size == ((len(looks.GRID) + 1) * step + 2, 2 * step + 2)

@@ -40,6 +40,10 @@ class Description:
         source_type: term of `store.provenance.DIGITAL_SOURCE_TYPES`.
         images_per_minute: rough, on one core or GPU; the largest automatic shard.
         needs_embedding: whether it draws what an embedding says.
+        embedder: name of the recognizer whose embeddings it understands; identities of another are refused.
+        embedder_sha256: of that recognizer's weights; empty: any.
+        inquiries_below: identities are left out so that all pairwise cosines stay below; None: all are drawn.
+        digests: input field (dotted path) -> digest of what of it decides pixels, where that is less than its bytes.
     """
 
     name: str
@@ -50,6 +54,10 @@ class Description:
     source_type: str
     images_per_minute: int
     needs_embedding: bool
+    embedder: str = ""
+    embedder_sha256: str = ""
+    inquiries_below: float | None = None
+    digests: dict[str, str] = field(default_factory=dict)
 
 
 class Generator(Protocol):
