@@ -1,6 +1,7 @@
 """Fixtures that every room shares."""
 
 import os
+import subprocess
 
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.2")
@@ -31,3 +32,23 @@ def ray_cluster():
 def in_ci() -> bool:
     """Whether a missing tool must fail a test instead of skipping it."""
     return bool(os.environ.get("CI"))
+
+
+@pytest.fixture
+def small_disk(tmp_path, in_ci):
+    """A function of a size (``64k``) that mounts an empty filesystem of that size and returns its folder."""
+    mounted = []
+
+    def mount(size: str) -> Path:
+        place = tmp_path / f"disk-{size}"
+        place.mkdir()
+        made = subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", place], capture_output=True)
+        if made.returncode:
+            text = f"cannot mount a small tmpfs here: {made.stderr.decode().strip()}"
+            (pytest.fail if in_ci else pytest.skip)(text)
+        mounted.append(place)
+        return place
+
+    yield mount
+    for place in mounted:
+        subprocess.run(["umount", place], check=True)

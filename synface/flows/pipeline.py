@@ -43,7 +43,8 @@ def run(config: PipelineConfig) -> dict[str, Any]:
         try:
             result = importlib.import_module(STEPS[name][2]).run(stage_config)
         except SynfaceError as error:
-            kind = {InputError: InputError, PartialError: PartialError}.get(type(error), SynfaceError)
+            # the exit code is the kind's; a stop signal is a kind of PartialError
+            kind = next((k for k in (InputError, PartialError) if isinstance(error, k)), SynfaceError)
             raise kind(f"section {name}: {error}") from error
         result["seconds"] = round(time.monotonic() - stage_started, 3)
         state = "already done" if result.get("cached") else "done"

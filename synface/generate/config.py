@@ -37,9 +37,13 @@ class GenerateHow(How):
     """What decides only the speed of generation."""
 
     min_actors: int = Field(default=1, ge=1, description="the actor pool shrinks to this")
-    max_actors: int | None = Field(default=None, ge=1, description="and grows to this; default: all CPUs or GPUs")
+    max_actors: int | None = Field(
+        default=None,
+        ge=1,
+        description="and grows to this; default: all CPUs or GPUs; under an autoscaler one actor per five shards",
+    )
     cpus_per_actor: float | None = Field(
-        default=None, gt=0, description="default: 0.9 per thread, so that writers always find room"
+        default=None, gt=0, description="default: 0.89 per thread, so that writers always find room"
     )
     gpus_per_actor: float = Field(default=0.0, ge=0, description="may be a fraction; actors then share a GPU")
     writers: int | None = Field(default=None, ge=1, description="write tasks at once; default: one for 8 actors")

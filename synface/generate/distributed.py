@@ -30,14 +30,19 @@ from synface.generate.generators import find_generator
 from synface.generate.identities import Identities, shard_identities
 from synface.generate.plan import ShardPlan, shard_items
 from synface.generate.render import render_shard
-from synface.ops import cluster
+from synface.ops import cluster, demand, signals
 from synface.ops.progress import Progress, say
 from synface.store import ledger, tables
 
-#: the share of a CPU that an actor's thread takes: what is left lets writers run beside actors on one CPU
-ACTOR_CPU_SHARE = 0.9
+#: the share of a CPU that an actor's thread takes: what is left lets writers run beside actors on one CPU. Ninths
+#: would fill a node of 9, 36 or 72 CPUs to the last, and writers would wait for as long as the actors live
+ACTOR_CPU_SHARE = 0.89
 #: shards take about a minute each to make and well under a second to write
 ACTORS_PER_WRITER = 8
+#: where an autoscaler starts nodes: one is not worth its start for less than this (about five minutes) per actor
+SHARDS_PER_NEW_ACTOR = 5
+#: and a pool that asks for more at once needs how.max_actors
+LARGEST_GUESS = 1000
 #: a run is given up when more images failed than this, and more than were made: not bad luck, a broken set-up
 HOPELESS_FAILURES = 256
 
@@ -110,9 +115,9 @@ def generate(
     """Make every shard that the ledger does not hold yet; returns the ledger's entries of all shards.
 
     Raises:
-        PartialError: the time budget is over; what is finished is kept.
+        PartialError: the time budget is over, or a stop signal came; what is finished is kept.
         SynfaceError: work was lost in every round, or nearly all images fail.
-        InputError: the output took no more (no space, rights).
+        InputError: the cluster has no room for the smallest pool, or the output took no more (no space, rights).
     """
     done = ledger.finished(config.output, config_hash)
     todo = [s for s in range(plan.shards) if s not in done]
@@ -120,6 +125,7 @@ def generate(
     if todo:
         cluster.connect()
         cluster.check_output_reachable(config.output)
+        check_room(config)
         logging.getLogger("ray.data").setLevel(logging.WARNING)
         progress = Progress("generate", plan.images, "images", images_done, config.how.progress_seconds)
         _make(config, config_hash, identities, plan, versions, todo, progress)
@@ -153,6 +159,9 @@ def _make(
                     raise SynfaceError(
                         f"{failures} images failed, {made} were made; for example {row['first_failure']}"
                     )
+                if left:
+                    # shards in hand are dropped: they may need longer than a stop signal leaves
+                    signals.check_stop()
                 if left and time.monotonic() > deadline:
                     raise PartialError(
                         f"stopped after how.max_hours = {config.how.max_hours}: {len(left)} of {plan.shards} shards "
@@ -180,17 +189,17 @@ def _stream(
     todo: list[int],
 ) -> Iterator[dict[str, Any]]:
     """What was written, shard by shard, as it is finished."""
-    how, threads = config.how, config.numerics.threads_per_actor
-    cpus = how.cpus_per_actor or ACTOR_CPU_SHARE * threads
-    largest = how.max_actors or _room_for_actors(cpus, how.gpus_per_actor, how.cpus_per_writer)
-    largest = max(how.min_actors, min(largest, len(todo)))
+    how = config.how
+    smallest, largest = pool_size(config, len(todo), demand.nodes(), demand.autoscaled())
+    actor, writer = bundles(config)
     requests = [_request(s, plan.rows(s), identities) for s in todo]
     # a block per request, or one actor would get them all
     stream = ray.data.from_items(requests, override_num_blocks=len(requests))
     stream.context.enable_progress_bars = False
     stream.context.max_errored_blocks = 0
     search_path = [os.getcwd() if p == "" else p for p in sys.path] if ":" in config.generator else []
-    actors = ActorPoolStrategy(min_size=min(how.min_actors, largest), max_size=largest, initial_size=largest)
+    # all at once: actors that wait for a place are what an autoscaler starts nodes for
+    actors = ActorPoolStrategy(min_size=smallest, max_size=largest, initial_size=largest)
     with warnings.catch_warnings():
         # Ray would restart a crashing actor for ever; its named parameters cannot bound that yet
         warnings.filterwarnings("ignore", message=".*ray_remote_args.*")
@@ -198,23 +207,47 @@ def _stream(
             cast(Any, ShardActor),
             fn_constructor_args=(config, config_hash, search_path),
             compute=actors,
-            num_cpus=cpus,
-            num_gpus=how.gpus_per_actor or None,
+            num_cpus=actor["CPU"],
+            num_gpus=actor["GPU"] or None,
             max_restarts=how.restarts,
             max_task_retries=how.restarts,
         )
     write = functools.partial(write_row, output=config.output, config_hash=config_hash, versions=versions)
     # bounded, or Ray starts a process for every shard that waits
     writers = TaskPoolStrategy(size=how.writers or math.ceil(largest / ACTORS_PER_WRITER))
-    stream = stream.map(write, compute=writers, num_cpus=how.cpus_per_writer)
+    stream = stream.map(write, compute=writers, num_cpus=writer["CPU"])
     yield from stream.iter_rows()
 
 
-def _room_for_actors(cpus: float, gpus: float, writer_cpus: float) -> int:
-    """How many actors the cluster holds beside one writer."""
-    have = ray.cluster_resources()
-    by_cpu = int((have.get("CPU", 1) - writer_cpus) / cpus + 1e-6)
-    return max(1, min(by_cpu, int(have.get("GPU", 0) / gpus + 1e-6)) if gpus else by_cpu)
+def bundles(config: GenerateConfig) -> tuple[dict[str, float], dict[str, float]]:
+    """What one actor and one writer ask of the cluster."""
+    cpus = config.how.cpus_per_actor or ACTOR_CPU_SHARE * config.numerics.threads_per_actor
+    return {"CPU": cpus, "GPU": config.how.gpus_per_actor}, {"CPU": config.how.cpus_per_writer}
+
+
+def check_room(config: GenerateConfig) -> None:
+    """InputError where the smallest pool beside one writer never fits on the cluster: it would wait for ever."""
+    actor, writer = bundles(config)
+    demand.check_demand("generate: how.min_actors and a writer", [actor] * config.how.min_actors + [writer])
+
+
+def pool_size(config: GenerateConfig, shards: int, nodes: list[demand.Resources], autoscaled: bool) -> tuple[int, int]:
+    """The smallest and the largest number of actors for so many shards.
+
+    A cluster of fixed size gives room beside one writer, however large `how.max_actors` is: actors that take the
+    last CPU keep every writer waiting. An autoscaler adds nodes for what the pool asks, up to its own limit.
+    """
+    actor, writer = bundles(config)
+    places = int(demand.places(actor, nodes))
+    whole = demand.shortfall([actor] * places + [writer], nodes) == [] if places else True
+    room = max(1, places if whole else places - 1)
+    if autoscaled:
+        wanted = max(room, min(math.ceil(shards / SHARDS_PER_NEW_ACTOR), LARGEST_GUESS))
+        largest = config.how.max_actors or wanted
+    else:
+        largest = min(config.how.max_actors or room, room)
+    largest = max(config.how.min_actors, min(largest, shards))
+    return config.how.min_actors, largest
 
 
 def _request(shard: int, labels: range, identities: Identities) -> dict[str, Any]:

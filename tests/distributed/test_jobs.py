@@ -141,6 +141,11 @@ def test_a_stopped_job_keeps_what_it_has_and_the_same_job_continues(server, outp
     seconds = server.stop(job)
     assert server.newest()["status"] == "STOPPED"
     assert seconds < STOP_WAIT_SECONDS + 10  # the command's own start-up counts in
+    # the shards behind the gate would wait for ever: they were dropped, and there was time to say so
+    result = result_of(output)
+    assert result["exit_code"] == 3
+    assert result["error"] == "stopped by SIGTERM; what is finished is kept, the same command continues"
+    assert shards(output) == kept
     print({"stopped in": round(seconds, 1)})
 
     gate.touch()

@@ -47,6 +47,8 @@ class Pattern:
         options = self.options
         bad = options.get("bad_samples", [])
         time.sleep(options.get("seconds_per_image", 0.0) * len(items))
+        slow = options.get("slow_identities", {})
+        time.sleep(max(slow.get(str(i.identity.label), 0.0) for i in items))
         if options.get("bad_batch") and any([i.identity.label, i.sample] in bad for i in items):
             raise RuntimeError("one of the batch is bad")
         return [Failure("asked to fail") if [i.identity.label, i.sample] in bad else self.one(i) for i in items]

@@ -104,6 +104,41 @@ def test_a_killed_driver_is_resumed_to_the_same_bytes(undisturbed, tmp_path):
     assert finish(start(tmp_path, output))["cached"]
 
 
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_stop_signal_keeps_whole_shards_and_the_same_command_continues(undisturbed, tmp_path, number):
+    output = str(tmp_path / "o")
+    process = start(tmp_path, output)
+    wait_for_shards(process, output, 3)
+    if number == signal.SIGINT:
+        os.killpg(process.pid, number)  # Ctrl-C in a terminal goes to Ray's processes too
+    else:
+        process.send_signal(number)
+    asked = time.monotonic()
+    result = finish(process, code=3)
+    assert time.monotonic() - asked < 30
+    assert f"stopped by {number.name}; what is finished is kept, the same command continues" in result["error"]
+    assert result["stderr"].count("Traceback") == 0
+    assert json.loads((tmp_path / "o/_synface/result-generate.json").read_text())["exit_code"] == 3
+    done = {n: e.sha256 for n, e in ledger.load(output).items()}
+    assert 3 <= len(done) < 15 and artifact.load_manifest(output) is None
+    finish(start(tmp_path, output))
+    assert files(output) == undisturbed
+    assert done.items() <= {n: e.sha256 for n, e in ledger.load(output).items()}.items()
+
+
+def test_a_shard_that_takes_too_long_is_dropped_before_the_kill(tmp_path):
+    """Job servers and Kubernetes kill 30 s after the signal."""
+    output = str(tmp_path / "o")
+    process = start(tmp_path, output, options={"slow_identities": {"4": 600}})
+    wait_for_shards(process, output, 1)
+    time.sleep(2)
+    process.send_signal(signal.SIGTERM)
+    asked = time.monotonic()
+    finish(process, code=3)
+    assert 15 < time.monotonic() - asked < 30
+    assert list(ledger.load(output)) == [0]
+
+
 def test_a_killed_actor_is_replaced(undisturbed, tmp_path):
     output, pids = str(tmp_path / "o"), tmp_path / "pids"
     process = start(tmp_path, output, options=FIELDS["options"] | {"pid_file": str(pids)})
@@ -157,24 +192,14 @@ def test_a_missing_bucket_is_refused_in_seconds(tmp_path, s3):
     assert "the bucket does not exist" in result["error"] and time.monotonic() - started < 60
 
 
-@pytest.fixture
-def small_disk(tmp_path):
-    place = tmp_path / "small"
-    place.mkdir()
-    made = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=160k", "tmpfs", str(place)], capture_output=True)
-    if made.returncode:
-        pytest.skip(f"cannot mount a small tmpfs here: {made.stderr.decode().strip()}")
-    yield place
-    subprocess.run(["umount", str(place)], check=True)
-
-
 def test_a_full_disk_is_told_and_the_rest_follows_when_there_is_room(undisturbed, small_disk, tmp_path):
-    output = str(small_disk / "o")
+    disk = small_disk("160k")
+    output = str(disk / "o")
     result = finish(start(tmp_path, output), code=2)
     assert "no space left on the device; free some" in result["error"]
     assert result["stderr"].count("Traceback") == 0
     assert 0 < len(ledger.load(output)) < 15 and artifact.load_manifest(output) is None
-    subprocess.run(["mount", "-o", "remount,size=16m", str(small_disk)], check=True)
+    subprocess.run(["mount", "-o", "remount,size=16m", str(disk)], check=True)
     finish(start(tmp_path, output))
     assert files(output) == undisturbed
 

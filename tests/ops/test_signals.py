@@ -1,4 +1,4 @@
-"""SIGTERM against real processes: the flag, the interruption, and Ray's own handler."""
+"""Stop signals against real processes: the flag, the interruption, and Ray's own handler and blocking calls."""
 
 import os
 import select
@@ -67,20 +67,62 @@ def test_nothing_is_requested_without_a_signal():
     assert child.returncode == 0
 
 
-def test_a_loop_that_never_asks_is_interrupted_after_the_grace():
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_loop_that_never_asks_is_interrupted_after_the_grace(number):
     child = start("""
-signals.listen(grace=1.0)
-ready()
 started = time.monotonic()
 try:
-    time.sleep(60)
-except signals.StoppedError:
-    print(round(time.monotonic() - started, 1)); sys.exit(3)
+    with signals.stoppable(grace=1.0):
+        ready()
+        time.sleep(60)
+except signals.StoppedError as error:
+    print(round(time.monotonic() - started, 1)); print(error); sys.exit(3)
 """)
-    child.send_signal(signal.SIGTERM)
+    child.send_signal(number)
     out, _ = end(child)
     assert child.returncode == 3
-    assert 0.9 <= float(out) < 10
+    seconds, message = out.splitlines()
+    assert 0.9 <= float(seconds) < 10
+    assert message == f"stopped by {number.name}; what is finished is kept, the same command continues"
+
+
+def test_what_follows_a_stop_is_not_interrupted_again():
+    child = start("""
+try:
+    with signals.stoppable(grace=1.5):
+        ready()
+        while True:
+            time.sleep(0.05); signals.check_stop()
+except signals.StoppedError:
+    print("stopped", flush=True)
+time.sleep(3)
+print("end")
+""")
+    child.send_signal(signal.SIGTERM)
+    assert child.stdout is not None
+    assert child.stdout.readline() == b"stopped\n"
+    child.send_signal(signal.SIGTERM)
+    child.send_signal(signal.SIGINT)
+    assert end(child)[0] == "end\n"
+    assert child.returncode == 0
+
+
+def test_handlers_are_put_back_after_a_calm_block():
+    child = start("""
+import signal
+before = [signal.getsignal(s) for s in signals.SIGNALS]
+with signals.stoppable():
+    inside = [signal.getsignal(s) for s in signals.SIGNALS]
+    signals.listen()
+ready()
+print(before == [signal.getsignal(s) for s in signals.SIGNALS], inside[0] is inside[1], signals.listening())
+try:
+    with signals.stoppable():
+        raise KeyboardInterrupt
+except KeyboardInterrupt:
+    print("not ours")
+""")
+    assert end(child)[0] == "True True False\nnot ours\n"
 
 
 def test_a_second_signal_interrupts_at_once_but_an_echo_of_the_first_does_not():
@@ -91,7 +133,7 @@ try:
     while not signals.stop_requested(): time.sleep(0.01)
     print("first", flush=True)
     time.sleep(60)
-except signals.StoppedError:
+except KeyboardInterrupt:
     print("interrupted"); sys.exit(3)
 """)
     child.send_signal(signal.SIGTERM)
@@ -133,4 +175,27 @@ ray.shutdown()
     child.send_signal(signal.SIGTERM)
     out, _ = end(child, timeout=60)
     assert out == "True True\n"
+    assert child.returncode == 0
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("call", ["ray.get(endless)", "ray.wait([endless])"])
+def test_a_blocking_call_of_ray_is_interrupted(call):
+    child = start(f"""
+import ray
+from synface.ops import cluster
+try:
+    with signals.stoppable(grace=1.0):
+        cluster.connect(num_cpus=1)
+        endless = ray.remote(lambda: time.sleep(120)).remote()
+        ready()
+        started = time.monotonic()
+        {call}
+except signals.StoppedError:
+    print(time.monotonic() - started < 10)
+ray.shutdown()
+""")
+    child.send_signal(signal.SIGTERM)
+    out, _ = end(child, timeout=60)
+    assert out == "True\n"
     assert child.returncode == 0
