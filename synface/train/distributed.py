@@ -10,7 +10,7 @@ import math
 import os
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 import ray
 import torch
@@ -86,8 +86,8 @@ def launch(config: TrainRecognizerConfig | StepsConfig, work: Work, catalog: Cat
         os.environ.setdefault(name, value)
     cluster.connect()
     cluster.check_output_reachable(config.output)
-    resources = scaling(config)
-    demand.check_demand("train: worker group", [resources.resources_per_worker or {}] * resources.num_workers)
+    if not config.how.in_process:
+        demand.check_demand("train: worker group", [worker_resources(config)] * config.numerics.num_workers)
     folder = uris.join(uris.absolute(config.output), CHECKPOINTS)
     uris.delete_file(uris.join(folder, DIVERGED))
     filesystem, path = uris.resolve(folder)
@@ -95,7 +95,7 @@ def launch(config: TrainRecognizerConfig | StepsConfig, work: Work, catalog: Cat
         train_worker,
         train_loop_config={"config": config, "work": work, "catalog": ray.put(catalog), "folder": folder},
         torch_config=TorchConfig(backend="nccl" if config.numerics.device == "cuda" else "gloo"),
-        scaling_config=resources,
+        scaling_config=scaling(config),
         run_config=train.RunConfig(
             name="ray",
             storage_path=path,
@@ -129,13 +129,21 @@ def scaling(config: TrainRecognizerConfig | StepsConfig) -> train.ScalingConfig:
     numerics, how = config.numerics, config.how
     if how.in_process:
         return train.ScalingConfig(num_workers=0, use_gpu=numerics.device == "cuda")
-    gpu = numerics.device == "cuda"
+    return train.ScalingConfig(
+        num_workers=numerics.num_workers,
+        use_gpu=numerics.device == "cuda",
+        resources_per_worker=cast(dict, worker_resources(config)),
+    )
+
+
+def worker_resources(config: TrainRecognizerConfig | StepsConfig) -> dict[str, float]:
+    """What one worker of the group asks of the cluster."""
+    numerics, how = config.numerics, config.how
     threads = float(numerics.threads_per_worker)
     # an autoscaler starts nodes for all that is asked; elsewhere threads may outnumber the CPUs
     share = math.inf if demand.autoscaled() else ray.cluster_resources().get("CPU", 1.0) / numerics.num_workers
     cpus = how.cpus_per_worker or min(threads, share)
-    resources = {"CPU": cpus} | ({"GPU": how.gpus_per_worker} if gpu else {})
-    return train.ScalingConfig(num_workers=numerics.num_workers, use_gpu=gpu, resources_per_worker=resources)
+    return {"CPU": cpus} | ({"GPU": how.gpus_per_worker} if numerics.device == "cuda" else {})
 
 
 def train_worker(payload: dict[str, Any]) -> None:
