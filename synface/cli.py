@@ -25,12 +25,16 @@ STAGES = {
     "train_recognizer": ("synface.train.config", "TrainRecognizerConfig", "synface.train.run"),
     "train_autoencoder": ("synface.train.generator_config", "TrainAutoencoderConfig", "synface.train.autoencoder_run"),
     "train_generator": ("synface.train.generator_config", "TrainGeneratorConfig", "synface.train.generator_run"),
+    "calibrate": ("synface.flows.calibrate_config", "CalibrateConfig", "synface.flows.calibrate"),
     "evaluate": ("synface.evaluate.config", "EvaluateConfig", "synface.evaluate.run"),
     "audit": ("synface.evaluate.audit_config", "AuditConfig", "synface.evaluate.audit_run"),
     "import": ("synface.store.import_config", "ImportConfig", "synface.store.importing"),
     "report": ("synface.report.config", "ReportConfig", "synface.report.run"),
     "pipeline": ("synface.flows.config", "PipelineConfig", "synface.flows.pipeline"),
 }
+
+#: `synface pack --verify-realised IMAGES`: as a stage, of a verb that has another task without it
+REALISED = ("synface.flows.realised", "RealisedConfig")
 
 #: verb -> function of store/ called with a URI and options: (module, function, required, optional)
 TOOLS = {
@@ -42,7 +46,6 @@ TOOLS = {
 }
 
 NOT_YET = {
-    "calibrate": "calibration of the similarity dial",
     "sweep": "hyper-parameter sweeps with Ray Tune",
 }
 
@@ -52,6 +55,7 @@ usage: synface VERB [--config RECIPE.yaml] [--field VALUE ...] [--dry-run]
 stages (each: `synface VERB --help` lists its fields)
   embed             images -> identities table
   pack              identities far apart on the hypersphere, or a dispersed subset of a pool
+                    (--verify-realised IMAGES: how far apart they are as generated)
   generate          identities -> images table on any URI
   train recognizer  images -> face-recognition model
   train autoencoder images -> autoencoder in whose latents a small generator works
@@ -59,7 +63,8 @@ stages (each: `synface VERB --help` lists its fields)
   evaluate          verification accuracy, TAR@FAR, ROC of a recognizer
   audit             uniqueness, consistency, leakage of a dataset
   report            one HTML page of a run
-  calibrate, sweep  (not available yet)
+  calibrate         CemiFace generator -> the same with a dial: a target similarity picks its m
+  sweep             (not available yet)
   pipeline          all of it, from one recipe
 
 results
@@ -142,6 +147,9 @@ def _run_stage(verb: str, arguments: list[str]) -> tuple[dict[str, Any] | None, 
         print(_fields_help(verb, model), end="")
         return None, None
     overrides = settings.parse_overrides(arguments)
+    if verb == "pack" and "verify_realised" in overrides:
+        run_module, class_name = REALISED
+        model = getattr(importlib.import_module(run_module), class_name)
     dry_run = _flag(overrides, "dry_run")
     recipe_path = overrides.pop("config", None)
     data = settings.read_recipe(recipe_path, _sections()) if recipe_path else {}

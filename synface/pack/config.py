@@ -19,6 +19,7 @@ ONLY_FOR = {
     "keep": ("lse",),
     "tau_lo": ("lse",),
     "tau_hi": ("lse",),
+    "scorer": ("lse",),
     "start": ("lse", "algorithm1", "algorithm2", "row_max"),
     "gallery": ("lse", "algorithm1", "algorithm2", "row_max"),
     "subspace": ("lse", "algorithm1", "algorithm2", "row_max"),
@@ -66,6 +67,9 @@ class PackConfig(StageConfig):
     gallery_refresh: int = Field(default=10, ge=1, description="passes between gallery look-ups")
     tau_lo: float | None = Field(default=None, ge=-1, le=1, description="least cosine to the nearest gallery row")
     tau_hi: float | None = Field(default=None, ge=-1, le=1, description="largest cosine to any gallery row")
+    scorer: InputUri | None = Field(
+        default=None, description="an evaluation: for a gallery of real people tau_hi is its threshold at FAR 1e-4"
+    )
     subspace: float | None = Field(
         default=None, gt=0, le=1, description="pack inside the directions that hold this share of the gallery"
     )
@@ -103,16 +107,17 @@ class PackConfig(StageConfig):
             _require(self.pool is not None, "solver 'subset' chooses from a pool: give pool")
             return self
         _require(self.dim is not None or any((self.gallery, self.start, self.keep)), "give dim, or a table with one")
-        for name in ("tau_lo", "tau_hi", "subspace", "whiten"):
+        for name in ("tau_lo", "tau_hi", "scorer", "subspace", "whiten"):
             _require(getattr(self, name) is None or self.gallery is not None, f"{name} needs a gallery")
         _require(
             not self.trade_off or (self.gallery is not None and self.solver == "lse"), "trade_off: lse, a gallery"
         )
         _require(all(a >= 0 for a in self.trade_off), f"trade_off = {self.trade_off}: every alpha is at least 0")
         _require(self.initial != "gallery" or self.gallery is not None, "initial 'gallery' needs a gallery")
-        for name in ("tau_lo", "tau_hi", "target_cosine"):
+        for name in ("tau_lo", "tau_hi", "scorer", "target_cosine"):
             clash = self.whiten == "space" and getattr(self, name) is not None
-            _require(not clash, f"{name} is a cosine of the embeddings, whiten 'space' solves in others: use 'start'")
+            _require(not clash, f"{name}: whiten 'space' solves for other cosines than the embeddings'; use 'start'")
+        _require(self.scorer is None or self.tau_hi is None, "give tau_hi or a scorer to take it from, not both")
         if self.tau_lo is not None and self.tau_hi is not None:
             _require(self.tau_lo <= self.tau_hi, f"tau_lo = {self.tau_lo} is above tau_hi = {self.tau_hi}")
         return self

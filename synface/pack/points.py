@@ -33,9 +33,7 @@ def pack_points(config: PackConfig, given: Problem, place: Place) -> Outcome:
     space = space_of(config, given.dim, faces_md)
     near = None
     if faces_md is not None:
-        low, high = config.tau_lo, config.tau_hi
-        band = None if low is None and high is None else (-1.0 if low is None else low, 1.0 if high is None else high)
-        near = Gallery(space.inside(faces_md), config.alpha, config.gallery_refresh, band)
+        near = Gallery(space.inside(faces_md), config.alpha, config.gallery_refresh, given.band)
     begin = start_points(config, given, space, None if near is None else near.rows_md)
     if config.solver != "lse":
         y_ne, numbers = move_baseline(config, near, begin)
@@ -157,7 +155,7 @@ def _outcome(
             energy.nearest_cosines(x_nd, faces_md, tile)[0] if crew is None else drive.measure(crew, x_nd, faces_md)
         )
         columns["gallery_cosine"] = nearer.float().numpy()
-        numbers |= result.gallery_numbers(config, x_nd, faces_md, nearer)
+        numbers |= result.gallery_numbers(config, given.band, x_nd, faces_md, nearer)
     nearest = None if crew is None else lambda rows_nd: drive.measure(crew, rows_nd)
     return result.outcome(config, given, ids, sources, seeds, x_nd, numbers, columns, nearest, facts)
 

@@ -11,10 +11,13 @@ from synface.core import sphere
 from synface.core.errors import InputError
 from synface.pack import bounds, codes
 from synface.pack.config import ITEM_BYTES, PackConfig
+from synface.store import artifact
 from synface.store.schemas import embeddings, metadata_of
-from synface.store.tables import read_identities
+from synface.store.tables import listed_files, parse_parquet, read_identities, read_listed
 
 COPIES = 4  # rows, gradient, momentum, and the start
+FAR = 1e-4
+ROC_FILE = "data/roc.parquet"
 OWN_KEYS = ("schema_version", "synface_table")
 
 
@@ -27,6 +30,7 @@ class Problem:
     pool: pa.Table | None
     start: pa.Table | None
     keep: pa.Table | None
+    band: tuple[float, float] | None = None
 
     @property
     def source(self) -> pa.Table | None:
@@ -57,11 +61,40 @@ def read(config: PackConfig) -> Problem:
     assert dim is not None
     if dim < 2:
         raise InputError(f"dim: a packing needs at least 2 dimensions, the input has {dim}")
-    problem = Problem(dim, tables["gallery"], tables["pool"], tables["start"], tables["keep"])
+    problem = Problem(dim, tables["gallery"], tables["pool"], tables["start"], tables["keep"], _band(config))
     _check_counts(config, problem)
     _check_target(config, dim)
     check_memory(config, problem, psutil.virtual_memory().available)
     return problem
+
+
+def _band(config: PackConfig) -> tuple[float, float] | None:
+    """Least and largest cosine to the nearest gallery row; None where neither is asked for."""
+    high = config.tau_hi if config.scorer is None else impostor_threshold(config.scorer)
+    if config.tau_lo is None and high is None:
+        return None
+    low, high = (-1.0 if config.tau_lo is None else config.tau_lo), (1.0 if high is None else high)
+    if low > high:
+        raise InputError(
+            f"tau_lo = {low}: above tau_hi = {high:.4f}, the threshold of scorer {config.scorer}; lower it"
+        )
+    return low, high
+
+
+def impostor_threshold(evaluation: str) -> float:
+    """The lowest cosine at which an evaluation's recognizer accepts no more than one impostor pair in 10,000.
+
+    The lowest over its benchmarks: a point below it is another person to each of them.
+    """
+    artifact.require(evaluation, "evaluation")
+    entry = next((f for f in listed_files(evaluation) if f.path == ROC_FILE), None)
+    if entry is None:
+        raise InputError(f"scorer {evaluation}: has no {ROC_FILE}; give the output of `synface evaluate`, or tau_hi")
+    roc = parse_parquet(read_listed(evaluation, entry), f"{evaluation}/{ROC_FILE}")
+    strict = [r["threshold"] for r in roc.to_pylist() if r["far"] <= FAR and r["threshold"] is not None]
+    if not strict:
+        raise InputError(f"scorer {evaluation}: no threshold keeps FAR at {FAR:g}; give tau_hi")
+    return min(strict)
 
 
 def _check_counts(config: PackConfig, problem: Problem) -> None:

@@ -81,7 +81,9 @@ def outcome(
     return Outcome(table, stated | numbers, {"workers": 1, **(facts or {})})
 
 
-def gallery_numbers(config: PackConfig, x_nd: Tensor, faces_md: Tensor, cosine_n: Tensor) -> dict[str, Any]:
+def gallery_numbers(
+    config: PackConfig, band: tuple[float, float] | None, x_nd: Tensor, faces_md: Tensor, cosine_n: Tensor
+) -> dict[str, Any]:
     """What a packing with a gallery states about staying near it."""
     basis_de, _ = gallery.principal_directions(faces_md, EXPLAINED)
     numbers: dict[str, Any] = {
@@ -89,11 +91,11 @@ def gallery_numbers(config: PackConfig, x_nd: Tensor, faces_md: Tensor, cosine_n
         "gallery_distance": float((1.0 - cosine_n.double()).mean()),
         "energy_outside_subspace": gallery.energy_outside(x_nd, basis_de),
     }
-    if config.tau_lo is not None or config.tau_hi is not None:
-        low = -1.0 if config.tau_lo is None else config.tau_lo
-        high = 1.0 if config.tau_hi is None else config.tau_hi
+    if band is not None:
+        low, high = band
         outside_n = (cosine_n < low - 1e-4) | (cosine_n > high + 1e-4)
         numbers |= {
+            "band": [low, high],
             "least_gallery_cosine": float(cosine_n.min()),
             "largest_gallery_cosine": float(cosine_n.max()),
             "outside_band": float(outside_n.double().mean()),

@@ -102,3 +102,15 @@ def test_refuses_too_few(n, d):
     for function in (bounds.best, bounds.simplex, bounds.levenshtein, bounds.iid_max_cosine):
         with pytest.raises(InputError, match="n >= 2"):
             function(n, d)
+
+
+@pytest.mark.parametrize(("n", "d"), [(2, 3), (2, 8), (50, 8), (400, 64)])
+def test_mean_nearest_cosine_of_random_points(n, d):
+    if (n, d) == (2, 3):  # a cosine in R^3 is uniform, so is that to the only other point
+        assert bounds.iid_mean_nearest_cosine(n, d) == pytest.approx(0.0, abs=1e-9)
+    means = []
+    for seed in range(12 if n > 2 else 4000):
+        x_nd = sphere.uniform(rng.generator(seed, "iid"), n, d)
+        means.append(float(sphere.nearest_cosine(x_nd)[0].mean()))
+    spread = np.std(means) / len(means) ** 0.5
+    assert bounds.iid_mean_nearest_cosine(n, d) == pytest.approx(np.mean(means), abs=4 * spread)
