@@ -25,6 +25,7 @@ STAGES = {
     "train_recognizer": ("synface.train.config", "TrainRecognizerConfig", "synface.train.run"),
     "train_autoencoder": ("synface.train.generator_config", "TrainAutoencoderConfig", "synface.train.autoencoder_run"),
     "train_generator": ("synface.train.generator_config", "TrainGeneratorConfig", "synface.train.generator_run"),
+    "calibrate": ("synface.flows.calibrate_config", "CalibrateConfig", "synface.flows.calibrate"),
     "evaluate": ("synface.evaluate.config", "EvaluateConfig", "synface.evaluate.run"),
     "audit": ("synface.evaluate.audit_config", "AuditConfig", "synface.evaluate.audit_run"),
     "import": ("synface.store.import_config", "ImportConfig", "synface.store.importing"),
@@ -45,7 +46,6 @@ TOOLS = {
 }
 
 NOT_YET = {
-    "calibrate": "calibration of the similarity dial",
     "sweep": "hyper-parameter sweeps with Ray Tune",
 }
 
@@ -63,7 +63,8 @@ stages (each: `synface VERB --help` lists its fields)
   evaluate          verification accuracy, TAR@FAR, ROC of a recognizer
   audit             uniqueness, consistency, leakage of a dataset
   report            one HTML page of a run
-  calibrate, sweep  (not available yet)
+  calibrate         CemiFace generator -> the same with a dial: a target similarity picks its m
+  sweep             (not available yet)
   pipeline          all of it, from one recipe
 
 results

@@ -43,7 +43,7 @@ def test_help_and_configs_import_nothing_heavy(verb):
     assert "--output" in done.stdout
 
 
-@pytest.mark.parametrize("verb", ["sweep", "calibrate"])
+@pytest.mark.parametrize("verb", ["sweep"])
 def test_a_verb_to_come_says_so(verb):
     done = run(*verb.split())
     assert done.returncode == 2

@@ -134,8 +134,13 @@ def save_files(module: nn.Module, config: WeightsConfig) -> dict[str, bytes]:
             raise ValueError(f"weights {key!r} are not finite as {config.dtype}: not saved")
     data = safetensors.torch.save(state)
     stated = dataclasses.replace(config, sha256=sha256_hex(data))
-    text = json.dumps(dataclasses.asdict(stated), sort_keys=True, indent=1, allow_nan=False)
-    return {MODEL_FILE: data, CONFIG_FILE: (text + "\n").encode()}
+    return {MODEL_FILE: data, CONFIG_FILE: config_bytes(stated)}
+
+
+def config_bytes(config: WeightsConfig) -> bytes:
+    """``config.json``; equal configurations give equal bytes."""
+    text = json.dumps(dataclasses.asdict(config), sort_keys=True, indent=1, allow_nan=False)
+    return (text + "\n").encode()
 
 
 def save_pretrained(uri: str, module: nn.Module, config: WeightsConfig) -> None:
