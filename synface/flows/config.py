@@ -23,6 +23,9 @@ class PipelineConfig(Settings):
     embed: dict[str, Any] | None = None
     pack: dict[str, Any] | None = None
     generate: dict[str, Any] | None = None
+    train_autoencoder: dict[str, Any] | None = None
+    train_generator: dict[str, Any] | None = Field(None, description="CemiFace on the generated images")
+    calibrate: dict[str, Any] | None = Field(None, description="its dial, on the embedded pool's people")
     train_recognizer: dict[str, Any] | None = None
     evaluate: dict[str, Any] | None = None
     report: dict[str, Any] | None = None

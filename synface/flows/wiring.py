@@ -14,6 +14,19 @@ STEPS = {
     "embed": ("synface.embed.config", "EmbedConfig", "synface.embed.run", "pool"),
     "pack": ("synface.pack.config", "PackConfig", "synface.pack.run", "identities"),
     "generate": ("synface.generate.config", "GenerateConfig", "synface.generate.run", "images"),
+    "train_autoencoder": (
+        "synface.train.generator_config",
+        "TrainAutoencoderConfig",
+        "synface.train.autoencoder_run",
+        "autoencoder",
+    ),
+    "train_generator": (
+        "synface.train.generator_config",
+        "TrainGeneratorConfig",
+        "synface.train.generator_run",
+        "generator",
+    ),
+    "calibrate": ("synface.flows.calibrate_config", "CalibrateConfig", "synface.flows.calibrate", "calibrated"),
     "train_recognizer": ("synface.train.config", "TrainRecognizerConfig", "synface.train.run", "recognizer"),
     "evaluate": ("synface.evaluate.config", "EvaluateConfig", "synface.evaluate.run", "evaluation"),
     "report": ("synface.report.config", "ReportConfig", "synface.report.run", "report"),
@@ -32,7 +45,10 @@ def steps(config: PipelineConfig) -> dict[str, StageConfig]:
         module, class_name, _, _ = STEPS[name]
         model = getattr(importlib.import_module(module), class_name)
         wired = {k: v for k, v in inputs.get(name, {}).items() if v is not None}
-        data = {"output": out[name], **wired, **(getattr(config, name) or {})}
+        section = getattr(config, name) or {}
+        if "num_identities" in section and name == "generate":
+            wired.pop("identities", None)  # its own people; what is embedded has another reader
+        data = {"output": out[name], **wired, **section}
         if "seed" in model.model_fields:
             data.setdefault("seed", config.seed)
         try:
@@ -49,12 +65,16 @@ def _wiring(config: PipelineConfig, present: list[str], out: dict[str, str]) -> 
         return out[name] if name in present else None
 
     pack_input = "pool" if (config.pack or {}).get("solver") == "subset" else "gallery"
+    images = [out["generate"]] if "generate" in present else None
     title = f"synface {config.recipe}".strip()
     return {
         "embed": {"images": made("pool")},
         "pack": {pack_input: made("embed")},
         "generate": {"identities": made("pack") or made("embed")},
-        "train_recognizer": {"images": [out["generate"]] if "generate" in present else None},
+        "train_autoencoder": {"images": images},
+        "train_generator": {"images": images, "autoencoder": made("train_autoencoder")},
+        "calibrate": {"weights": made("train_generator"), "identities": made("embed")},
+        "train_recognizer": {"images": images},
         "evaluate": {"weights": made("train_recognizer")},
         "report": {
             "title": title,

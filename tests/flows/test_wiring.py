@@ -1,9 +1,14 @@
+from pathlib import Path
+
 import pytest
 
 from synface.core.errors import InputError
 from synface.flows.config import PipelineConfig
-from synface.flows.wiring import steps
-from synface.settings import build
+from synface.flows.wiring import STEPS, steps
+from synface.settings import build, read_recipe
+from synface.train.generator_config import TrainGeneratorConfig
+
+ROOT = Path(__file__).parents[2]
 
 FULL = {
     "output": "/runs/x",
@@ -52,3 +57,26 @@ def test_a_fault_in_the_last_section_is_found_before_work():
 def test_no_section_at_all():
     with pytest.raises(InputError, match="no section given"):
         steps(build(PipelineConfig, {"output": "/x"}))
+
+
+def test_a_generator_is_trained_on_its_own_people_and_calibrated_on_the_pool():
+    recipe = read_recipe(str(ROOT / "jobs/configs/cemiface_tiny.yaml"), (*STEPS, "pool"))
+    sections = {k: v for k, v in recipe.items() if k in STEPS}
+    stages = steps(build(PipelineConfig, {"output": "/runs/c", **sections}))
+    assert list(stages) == ["pool", "embed", "generate", "train_autoencoder", "train_generator", "calibrate"]
+    assert stages["generate"].identities is None and stages["generate"].num_identities == 3000
+    assert stages["train_autoencoder"].images == stages["train_generator"].images == ["/runs/c/images"]
+    assert stages["train_generator"].autoencoder == "/runs/c/autoencoder"
+    assert stages["calibrate"].weights == "/runs/c/generator" and stages["calibrate"].identities == "/runs/c/pool"
+    # nobody who is trained on is measured on
+    assert stages["pool"].heads.split == "val" != stages["generate"].heads.split
+    wanted = stages["calibrate"].num_identities + stages["calibrate"].test_identities
+    assert stages["pool"].num_identities >= wanted
+
+
+def test_the_papers_recipe_is_a_paper_generator():
+    recipe = read_recipe(str(ROOT / "jobs/configs/cemiface_tiny_paper.yaml"), (*STEPS, "pool"))
+    config = build(
+        TrainGeneratorConfig, {"images": ["i"], "autoencoder": "a", "output": "o", **recipe["train_generator"]}
+    )
+    assert config.denoiser == "cemiface-tiny-paper" and config.m_range == (-1, 1) and config.mode is None
