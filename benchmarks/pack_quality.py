@@ -1,6 +1,6 @@
-"""Max cosines that the packing reaches, case by case; one JSON object per case, appended to a file.
+"""Max cosines that the packing reaches, case by case; results in benchmarks/results/pack_quality_<case>.json.
 
-    python benchmarks/pack_quality.py --cases 2000x512,1000x64 [--output pack_quality.json]
+    python benchmarks/pack_quality.py --cases 2000x512,1000x64
 
 Times are CPU seconds of this process (comparable on a busy machine), the solver single-threaded.
 """
@@ -13,7 +13,7 @@ import time
 import numpy as np
 import torch
 
-from common import print_line
+from common import write_result
 from synface.pack import bounds, codes, energy, gallery, solver, starts
 from synface.pack.gallery import Gallery
 
@@ -80,6 +80,13 @@ def gallery_case(passes: int, alpha: float, seed: int, band: tuple[float, float]
     }
 
 
+def trade_off_case(passes: int = 200, seed: int = 0) -> dict:
+    """Max cosine against gallery distance: over alpha without a band, and over tau_lo with the band alone."""
+    curve = [gallery_case(passes, alpha, seed) for alpha in (0.0, 0.1, 0.2, 0.5, 1.0, 2.0)]
+    banded = [gallery_case(passes, 0.0, seed, (low, 0.97)) for low in (0.7, 0.8, 0.85, 0.9)]
+    return {"case": "trade-off-2000x512", "over_alpha": curve, "over_tau_lo": banded}
+
+
 def exact_code_case(n: int, d: int, rows: int = 512) -> dict:
     """A code of n points whole: `rows` of its points against all the others, tile by tile."""
     code = codes.best_code(n, d)
@@ -113,10 +120,12 @@ CASES = {
     "10000x512-long": lambda: random_case(10_000, 512, 200),
     "10000x128-code": lambda: code_case(10_000, 128, 60),
     "30000x512-code": lambda: code_case(30_000, 512, 20),
+    "50000x512-code": lambda: code_case(50_000, 512, 20),
     "525312x512-code": lambda: exact_code_case(525_312, 512),
     "1000000x512-code": lambda: exact_code_case(1_000_000, 512),
     "gallery": lambda: gallery_case(200, 0.5, 0),
     **{f"gallery-{s}": lambda s=s: gallery_case(400, 0.5, s) for s in range(3)},
+    "trade-off": trade_off_case,
     "gallery-band": lambda: gallery_case(200, 0.0, 0, (0.82, 0.95)),
 }
 
@@ -124,11 +133,10 @@ CASES = {
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--cases", default="1000x64,2000x512", help=f"comma list of {', '.join(CASES)}")
-    parser.add_argument("--output", default="", help="JSON lines are appended to this file")
     options = parser.parse_args()
     torch.set_num_threads(1)
     for name in options.cases.split(","):
-        print_line({"name": name, **CASES[name]()}, options.output)
+        write_result(f"pack_quality_{name}", {"name": name, **CASES[name]()})
 
 
 if __name__ == "__main__":

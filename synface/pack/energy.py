@@ -80,34 +80,36 @@ def block_energy(
         back_md: the others' pull is added to this; None where the others do not move.
     """
     pull_nd = torch.zeros_like(rows_nd) if pull_nd is None else pull_nd
-    mass = torch.zeros((), dtype=torch.float64, device=rows_nd.device)
     lowest = sharpness * (-2.0 - shift)  # the exponent of a cosine below every cosine
-    largest = torch.full((), lowest, dtype=rows_nd.dtype, device=rows_nd.device)
     # added by the product itself, which spares two walks over the tile: exponent = b <x, y> - b shift
     offset = torch.full((1,), -sharpness * shift, dtype=rows_nd.dtype, device=rows_nd.device)
     buffer = rows_nd.new_empty(tile * tile)
     same = others_md is None
     y_md = rows_nd if others_md is None else others_md
+    mass = torch.zeros((), dtype=torch.float64, device=rows_nd.device)
+    largest = torch.full((), lowest, dtype=rows_nd.dtype, device=rows_nd.device)
     for a in starts(len(rows_nd), tile):
-        x_ad = rows_nd[a : a + tile]
+        x_ad, pull_ad = rows_nd[a : a + tile], pull_nd[a : a + tile]
+        peaks, sums = [largest], []
         for b in range(a if same else 0, len(y_md), tile):
             y_bd = y_md[b : b + tile]
             w_ab = buffer[: len(x_ad) * len(y_bd)].view(len(x_ad), len(y_bd))
             torch.addmm(offset, x_ad, y_bd.T, alpha=sharpness, out=w_ab)
-            if same and a == b:
+            diagonal = same and a == b
+            if diagonal:
                 w_ab.fill_diagonal_(lowest)
-            largest = torch.maximum(largest, w_ab.amax())
+            peaks.append(w_ab.amax())
             w_ab.clamp_(MIN_EXPONENT, MAX_EXPONENT).exp_()
-            if same and a == b:
+            if diagonal:
                 w_ab.fill_diagonal_(0.0)
-                mass += w_ab.sum() / 2
-            else:
-                mass += w_ab.sum()
-            pull_nd[a : a + tile].addmm_(w_ab, y_bd)
-            if same and a != b:
+            sums.append(w_ab.sum() / 2 if diagonal else w_ab.sum())
+            pull_ad.addmm_(w_ab, y_bd)
+            if same and not diagonal:
                 pull_nd[b : b + tile].addmm_(w_ab.T, x_ad)
             elif back_md is not None:
                 back_md[b : b + tile].addmm_(w_ab.T, x_ad)
+        largest = torch.stack(peaks).amax()
+        mass += torch.stack(sums).double().sum() if sums else 0.0
     return Repulsion(mass, pull_nd, largest / sharpness + shift)
 
 
