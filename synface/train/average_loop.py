@@ -165,6 +165,7 @@ def run_steps(
     place: Place,
     batches: Iterator[Sequence[Any]],
     save: Callable[[State], None],
+    stopping: Callable[[State], bool] = lambda state: False,
     watch: Callable[[State, tuple[float, ...], float], None] = lambda state, seen, lr: None,
 ) -> Diverged | None:
     """Train from the state's step to the end.
@@ -175,10 +176,11 @@ def run_steps(
         place: this worker.
         batches: of this worker, from the state's step on: one item per step, a batch per forward pass.
         save: writes a checkpoint; called on every worker, with finite weights only.
+        stopping: asked after every step, with one answer on all workers: write a checkpoint and end here?
         watch: called after every step with (state, loss and numbers, learning rate); for logs.
 
     Returns:
-        None at the end, or where the loss stopped being finite; then no later state was saved.
+        None at the end or where it was stopped; or where the loss stopped being finite; then no later state was saved.
     """
     state.forward.train()
     for step_batches in prefetched(batches, config.how.prefetch):
@@ -192,10 +194,13 @@ def run_steps(
             state.history.append(history_entry(state, lr))
             state.losses.clear()
         watch(state, seen, lr)
-        if ended or state.step % config.how.checkpoint_every == 0:
+        stop = stopping(state)
+        if stop or ended or state.step % config.how.checkpoint_every == 0:
             if not weights_finite(state.model):
                 return Diverged(state.step)
             save(state)
+        if stop:
+            return None
     return None
 
 

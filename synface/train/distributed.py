@@ -22,7 +22,8 @@ from synface.core.errors import DivergedError, SynfaceError
 from synface.ops import cluster, demand, remote_stop, signals
 from synface.ops.progress import Progress, say
 from synface.store import uri as uris
-from synface.train import loop
+from synface.train import average_loop, loop
+from synface.train.average_loop import Place
 from synface.train.config import TrainRecognizerConfig
 from synface.train.data import GIB, Catalog, ImageSource
 from synface.train.generator_config import StepsConfig
@@ -57,7 +58,9 @@ class _Trainer(TorchTrainer):
         pass
 
 
-Work = Callable[[Any, Catalog, str, str], Diverged | None]
+#: a training's loop asks it after every step, on every worker
+Stopping = Callable[[loop.State | average_loop.State], bool]
+Work = Callable[[Any, Catalog, str, str, Stopping], Diverged | None]
 
 
 def fit(config: TrainRecognizerConfig, catalog: Catalog) -> bytes:
@@ -71,8 +74,8 @@ def launch(config: TrainRecognizerConfig | StepsConfig, work: Work, catalog: Cat
 
     Args:
         config: of the training.
-        work: what each worker does, with (config, catalog, folder of checkpoints, device); it continues from the
-            newest checkpoint.
+        work: what each worker does, with (config, catalog, folder of checkpoints, device, whether to stop); it
+            continues from the newest checkpoint, and writes one before it stops.
         catalog: the images.
         remedy: what to change where the loss stops being finite.
 
@@ -80,7 +83,7 @@ def launch(config: TrainRecognizerConfig | StepsConfig, work: Work, catalog: Cat
         DivergedError: the loss stopped being finite (the last good checkpoint is kept).
         SynfaceError: workers were lost more often than `how.max_failures`.
         InputError: the cluster has no room for the worker group.
-        PartialError: a stop signal came; a recognizer's checkpoint of that moment is kept.
+        PartialError: a stop signal came; a checkpoint of that moment is kept.
     """
     for name, value in (ENVIRONMENT | ({} if os.environ.get("RAY_ADDRESS") else LOCAL_ENVIRONMENT)).items():
         os.environ.setdefault(name, value)
@@ -153,12 +156,15 @@ def train_worker(payload: dict[str, Any]) -> None:
     device = get_device()
     if device.type == "cuda":
         torch.cuda.set_device(device)
-    diverged = payload["work"](config, ray.get(payload["catalog"]), folder, device.type)
+    place = average_loop.place_of(device.type)
+    diverged = payload["work"](config, ray.get(payload["catalog"]), folder, device.type, stop_rule(place))
     if diverged is not None and not (distributed.is_initialized() and distributed.get_rank()):
         uris.write_bytes(uris.join(folder, DIVERGED), str(diverged.step).encode())
 
 
-def train_recognizer(config: TrainRecognizerConfig, catalog: Catalog, folder: str, device: str) -> Diverged | None:
+def train_recognizer(
+    config: TrainRecognizerConfig, catalog: Catalog, folder: str, device: str, stopping: Stopping
+) -> Diverged | None:
     """What each worker of a recognizer's training does."""
     shape = loop.shape_of(config, catalog, device)
     state = loop.build_state(config, shape)
@@ -172,7 +178,6 @@ def train_recognizer(config: TrainRecognizerConfig, catalog: Catalog, folder: st
     source = ImageSource(
         catalog, config.image_size, config.how.memory_gb * GIB, config.shuffle_shards, config.how.decode_threads
     )
-    stopping = stop_rule(shape)
     try:
         with TensorBoard(config.output, state.step, enabled=shape.rank == 0) as board:
             return loop.run_steps(
@@ -185,34 +190,34 @@ def train_recognizer(config: TrainRecognizerConfig, catalog: Catalog, folder: st
         source.close()
 
 
-def stop_rule(shape: loop.Shape) -> Callable[[loop.State], bool]:
+def stop_rule(place: Place) -> Stopping:
     """Whether the driver was asked to stop: one answer per step for all workers, by what rank 0 knows."""
     next_look, step, answer = 0.0, -1, False
 
-    def stopping(state: loop.State) -> bool:
+    def stopping(state: loop.State | average_loop.State) -> bool:
         nonlocal next_look, step, answer
         if state.step != step:
             asked = False
-            if shape.rank == 0 and time.monotonic() >= next_look:
+            if place.rank == 0 and time.monotonic() >= next_look:
                 asked = remote_stop.asked()
                 next_look = time.monotonic() + STOP_POLL_SECONDS
-            step, answer = state.step, agreed(asked, shape)
+            step, answer = state.step, agreed(asked, place)
         return answer
 
     return stopping
 
 
-def agreed(answer: bool, shape: loop.Shape) -> bool:
+def agreed(answer: bool, place: Place | loop.Shape) -> bool:
     """Rank 0's answer, on every worker."""
-    if shape.world == 1:
+    if place.world == 1:
         return answer
-    sent = torch.tensor([answer], device=shape.device)
+    sent = torch.tensor([answer], device=place.device)
     distributed.broadcast(sent, 0)
     return bool(sent)
 
 
 def checkpoint_rule(
-    config: TrainRecognizerConfig, shape: loop.Shape, stopping: Callable[[loop.State], bool]
+    config: TrainRecognizerConfig, shape: loop.Shape, stopping: Stopping
 ) -> Callable[[loop.State, bool], bool]:
     """Every N steps; or at the end of an epoch, if the last is old enough by rank 0's clock; or before a stop."""
     last = time.monotonic()
@@ -233,7 +238,7 @@ def checkpoint_rule(
     return due
 
 
-def saver(folder: str, shape: loop.Shape, stopping: Callable[[loop.State], bool]) -> Callable[[loop.State], None]:
+def saver(folder: str, shape: loop.Shape, stopping: Stopping) -> Callable[[loop.State], None]:
     """Rank 0 writes; the others wait, so that none runs ahead of a checkpoint that fails."""
 
     def save(state: loop.State) -> None:

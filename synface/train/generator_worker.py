@@ -24,6 +24,7 @@ from synface.train.loop import Diverged
 from synface.train.tracking import TensorBoard
 
 Watch = Callable[[State, tuple[float, ...], float], None]
+Stopping = Callable[[State], bool]
 
 
 def barrier() -> None:
@@ -37,7 +38,13 @@ def open_source(config: StepsConfig, catalog: Catalog) -> ImageSource:
     return ImageSource(catalog, config.image_size, config.how.memory_gb * GIB, None, config.how.decode_threads)
 
 
-def train_autoencoder(config: TrainAutoencoderConfig, catalog: Catalog, folder: str, device: str) -> Diverged | None:
+def train_autoencoder(
+    config: TrainAutoencoderConfig,
+    catalog: Catalog,
+    folder: str,
+    device: str,
+    stopping: Stopping = lambda state: False,
+) -> Diverged | None:
     """Train the autoencoder from its newest checkpoint on."""
     place = average_loop.place_of(device)
     state = average_loop.build_state(config, lambda: AutoencoderTrainee(config), place)
@@ -48,7 +55,7 @@ def train_autoencoder(config: TrainAutoencoderConfig, catalog: Catalog, folder: 
     with TensorBoard(config.output, state.step, enabled=place.rank == 0) as board:
         diverged = average_loop.run_steps(
             config, state, place, autoencoder_batches(config, source, len(catalog), place, state.step),
-            saver(folder, place), watcher(config, place, state.step, board),
+            saver(folder, place), stopping, watcher(config, place, state.step, board),
         )  # fmt: skip
     source.close()
     return diverged
@@ -72,7 +79,9 @@ def autoencoder_batches(
         yield passes
 
 
-def train_generator(config: TrainGeneratorConfig, catalog: Catalog, folder: str, device: str) -> Diverged | None:
+def train_generator(
+    config: TrainGeneratorConfig, catalog: Catalog, folder: str, device: str, stopping: Stopping = lambda state: False
+) -> Diverged | None:
     """Prepare the images, then train the denoiser from its newest checkpoint on."""
     place = average_loop.place_of(device)
     networks = generator_setup.load_networks(config, device)
@@ -94,7 +103,7 @@ def train_generator(config: TrainGeneratorConfig, catalog: Catalog, folder: str,
         if place.rank == 0 and config.how.samples_every is not None:
             inquiries = open_inquiries(config, state.facts["inquiries"], made, source, catalog.labels, train_n, held_n)
             watch = looking(config, networks, inquiries, place, board, watch)
-        diverged = average_loop.run_steps(config, state, place, batches, saver(folder, place), watch)
+        diverged = average_loop.run_steps(config, state, place, batches, saver(folder, place), stopping, watch)
     source.close()
     return diverged
 

@@ -121,6 +121,15 @@ def test_a_resumed_training_has_the_bits_of_an_undisturbed_one(
     assert same_bits(train(config, tmp_path), undisturbed)
 
 
+def test_a_stop_leaves_a_checkpoint_of_its_moment(toy_images, networks, undisturbed, tmp_path):
+    config = config_of(toy_images, networks, tmp_path)
+    catalog = data.scan(config.images, config.image_size)
+    stop = generator_worker.train_generator(config, catalog, str(tmp_path), "cpu", lambda state: state.step == 1)
+    assert stop is None
+    assert [n.split("-")[1] for n in loop.checkpoint_names(str(tmp_path))] == ["000000001"]
+    assert same_bits(train(config, tmp_path), undisturbed)
+
+
 def test_what_only_watches_or_fetches_changes_no_bit(toy_images, networks, undisturbed, tmp_path):
     how = {"samples_every": 3, "samples_images": 2, "prefetch": 0, "checkpoint_every": 1, "memory_gb": 1e-4}
     assert same_bits(train(config_of(toy_images, networks, tmp_path, how=how), tmp_path / "c"), undisturbed)
