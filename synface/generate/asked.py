@@ -1,5 +1,6 @@
 """What is asked of a dialled generator for each sample: m, directly or through the calibrated dial."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -86,6 +87,32 @@ def check(variation: Variation, calibration: dict[str, Any] | None, where: str) 
             f"variation.similarity [{low:g}, {high:g}]: the dial of {where} realises [{curve[0]:.3f}, "
             f"{curve[-1]:.3f}]; ask for a target inside it"
         )
+
+
+def embeddings(
+    variation: Variation,
+    seed: int,
+    embedding_nd: np.ndarray,
+    nearest_n: Sequence[float | None],
+    keys: Sequence[conditions.Key],
+) -> tuple[np.ndarray, np.ndarray | None]:
+    """What to condition on for some samples, one key each: float32 [n, d], and the cosines to the identity's own.
+
+    Args:
+        variation: whose cone is applied; without one the embeddings are returned as they are.
+        seed: of the run.
+        embedding_nd: unit embeddings of the samples' identities.
+        nearest_n: their cosines to the nearest other identity; used where cones must not overlap.
+        keys: (identity_id, number of the sample).
+    """
+    cone = variation.cone
+    if cone is None:
+        return embedding_nd, None
+    bound = None
+    if cone.separate:
+        bound = conditions.non_overlap_bound(np.array([-1.0 if c is None else c for c in nearest_n]))
+    cosine = conditions.cone_cosines(seed, keys, cone.lower, bound)
+    return conditions.cone_perturbed(embedding_nd, cosine, seed, keys), cosine
 
 
 def ask(variation: Variation, calibrated: Dial | None, seed: int, identity_id: str, draw_n: np.ndarray) -> Asked:

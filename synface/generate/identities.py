@@ -14,6 +14,8 @@ from synface.ops.progress import say
 from synface.settings import input_uris
 from synface.store import artifact, schemas, tables
 
+NEAREST = "nearest_cosine"
+
 
 @dataclass(frozen=True)
 class Identities:
@@ -46,6 +48,12 @@ def open_identities(config: GenerateConfig, description: Description) -> Identit
         )
         table = table.take(pa.array(kept))
     names = ["identity_id", "source", "seed", *(["embedding"] if description.needs_embedding else [])]
+    if config.variation.cone is not None and config.variation.cone.separate and description.needs_embedding:
+        # measured here: a table's own column may be of a larger set
+        nearest = sphere.nearest_cosine(schemas.embeddings(table))[0].astype(np.float32)
+        table = table.drop_columns([n for n in (NEAREST,) if n in table.column_names])
+        table = table.append_column(NEAREST, pa.array(nearest))
+        names.append(NEAREST)
     return Identities(table.num_rows, table.select(names))
 
 
@@ -73,11 +81,13 @@ def rows_to_identities(columns: pa.Table, first_label: int) -> list[Identity]:
     embedding_nd: np.ndarray | list[None] = [None] * columns.num_rows
     if "embedding" in columns.column_names:
         embedding_nd = schemas.embeddings(columns)
+    nearest = [None] * columns.num_rows if NEAREST not in columns.column_names else columns[NEAREST].to_pylist()
     rows = zip(
         columns["identity_id"].to_pylist(),
         columns["source"].to_pylist(),
         columns["seed"].to_pylist(),
         embedding_nd,
+        nearest,
         strict=True,
     )
     return [Identity(first_label + i, *row) for i, row in enumerate(rows)]

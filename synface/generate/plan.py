@@ -22,6 +22,7 @@ class Identity:
     source: str
     seed: int
     embedding: np.ndarray | None = None  # float32 [d], unit norm
+    nearest_cosine: float | None = None  # to another identity of the run; where the variation needs it
 
 
 @dataclass(frozen=True)

@@ -61,6 +61,16 @@ def _check_range(values: tuple[float, float] | None) -> None:
         raise ValueError(f"range {list(values)}: inside [-1, 1], low before high")
 
 
+class Cone(Settings):
+    """IDperturb: the embedding itself is turned away from the identity's by a drawn, exact cosine."""
+
+    lower: float = Field(default=0.8, ge=-1, le=1, description="cosines are uniform in [lower, 1]")
+    separate: bool = Field(
+        default=True,
+        description="raise lower to cos(half the angle to the identity's nearest): cones then cannot overlap",
+    )
+
+
 class Variation(Settings):
     """How the samples of one identity differ, for generators that draw an embedding; give m or similarity."""
 
@@ -70,6 +80,9 @@ class Variation(Settings):
     similarity: Factor | None = Field(
         default=None, description="target similarity, realised through the weights' calibrated dial"
     )
+    cone: Cone | None = Field(
+        default=None, description="perturb the embedding, besides m (excludes similarity: no cone falls below 0.707)"
+    )
     share_noise: bool = Field(
         default=False, description="the values of a schedule share their noise: a row of pictures that m alone changes"
     )
@@ -78,6 +91,8 @@ class Variation(Settings):
     def _one(self) -> "Variation":
         if self.m is not None and self.similarity is not None:
             raise ValueError("give either m or similarity (a target, through the dial), not both")
+        if self.cone is not None and self.similarity is not None:
+            raise ValueError("give either similarity or cone: cones that cannot overlap allow no mid similarity")
         asked = self.m or self.similarity
         if self.share_noise and (asked is None or asked.schedule is None):
             raise ValueError("share_noise needs a schedule, whose values share the noise")

@@ -11,7 +11,7 @@ from generate_helpers import DemoIdentities
 
 from synface.core import rng
 from synface.core.errors import InputError
-from synface.generate import conditions
+from synface.generate import asked, conditions
 from synface.generate.config import GenerateConfig
 from synface.generate.generators.cemiface import CemifaceGenerator
 from synface.generate.identities import input_digests, open_identities, shard_identities
@@ -122,7 +122,7 @@ def test_pixels_are_the_samplers(trained, people):
 
 
 @pytest.mark.parametrize(
-    ("asked", "spec"),
+    ("wanted", "spec"),
     [
         (0.25, conditions.Fixed(0.25)),
         ([-0.1, 0.1], conditions.Range(-0.1, 0.1)),
@@ -134,8 +134,8 @@ def test_pixels_are_the_samplers(trained, people):
         ),
     ],
 )
-def test_what_is_asked_is_what_conditions_say(trained, people, asked, spec):
-    samples = rendered(config_of(trained, people, variation={"m": asked}, seed=7))
+def test_what_is_asked_is_what_conditions_say(trained, people, wanted, spec):
+    samples = rendered(config_of(trained, people, variation={"m": wanted}, seed=7))
     for person in range(5):
         expected = conditions.factors(spec, 7, f"p{person}", range(6))
         np.testing.assert_allclose([s.m for s in samples[person * 6 : person * 6 + 6]], expected, atol=1e-7)
@@ -155,6 +155,25 @@ def test_a_row_of_a_schedule_shares_its_noise(trained, people):
     assert [s.attributes["noise_sample"] for s in rows[:6]] == [0, 0, 0, 1, 1, 1]
     assert np.array_equal(rows[0].pixels, rows[1].pixels) and not np.array_equal(rows[0].pixels, rows[2].pixels)
     assert not np.array_equal(rows[0].pixels, rows[3].pixels)
+
+
+@pytest.mark.parametrize("separate", [True, False])
+def test_cones_are_drawn_by_key_and_keep_apart(trained, people, separate):
+    x = schemas.embeddings(tables.read_identities(people))
+    nearest = (x @ x.T - 2 * np.eye(5)).max(1)
+    bound = np.sqrt((1 + nearest) / 2) if separate else np.zeros(5)
+    config = config_of(trained, people, variation={"m": 1.0, "cone": {"lower": 0.75, "separate": separate}})
+    samples = rendered(config)
+    for person in range(5):
+        keys = [(f"p{person}", k) for k in range(6)]
+        expected = conditions.cone_cosines(0, keys, max(0.75, bound[person]))
+        own = [s.attributes["cone_cosine"] for s in samples[person * 6 : person * 6 + 6]]
+        np.testing.assert_allclose(own, expected, atol=1e-6)
+    keys = [(f"p{k}", 3) for k in range(5)]
+    drawn, cosine = asked.embeddings(config.variation, 0, x, list(nearest), keys)
+    np.testing.assert_allclose((drawn * x).sum(1), cosine, atol=1e-6)
+    if separate:
+        assert ((drawn @ x.T).argmax(1) == np.arange(5)).all()
 
 
 def write_inquiries(folder) -> str:
@@ -264,6 +283,7 @@ def test_refused_before_any_work(trained, people, tmp_path, fields, message):
         ({"variation": {"m": 0.1, "similarity": 0.1}}, "either m or similarity"),
         ({"variation": {"m": 0.1, "share_noise": True}}, "share_noise needs a schedule"),
         ({"cemiface": {"inquiry_repeats": 3}}, "belong together"),
+        ({"variation": {"similarity": 0.5, "cone": {}}}, "either similarity or cone"),
         ({"generator": "heads"}, "heads varies by heads.stress"),
     ],
 )

@@ -31,7 +31,12 @@ class CemifaceGenerator:
     """Samples ``G(E(x), m)``: noise by (seed, identity, sample), m or a target similarity by `config.variation`."""
 
     attributes = pa.struct(
-        [("inquiry", pa.bool_()), ("noise_sample", pa.int32()), ("similarity_expected", pa.float32())]
+        [
+            ("inquiry", pa.bool_()),
+            ("noise_sample", pa.int32()),
+            ("similarity_expected", pa.float32()),
+            ("cone_cosine", pa.float32()),
+        ]
     )
 
     def __init__(self, config: GenerateConfig) -> None:
@@ -109,11 +114,16 @@ class CemifaceGenerator:
         keys: list[sampling.Key] = [
             (item.identity.identity_id, int(a.noise_n[0])) for item, a in zip(items, wanted, strict=True)
         ]
-        embedding = np.stack([np.asarray(item.identity.embedding, np.float32) for item in items])
+        own = np.stack([np.asarray(item.identity.embedding, np.float32) for item in items])
+        nearest = [item.identity.nearest_cosine for item in items]
+        embedding, cosine = asked.embeddings(config.variation, config.seed, own, nearest, keys)
         m = np.concatenate([a.m_n for a in wanted])
         latents = sampling.sample(self._denoiser, embedding, m, config.seed, keys, self._settings, device=self._device)
         images = sampling.to_images(latents, self._autoencoder, self._settings.micro_batch, self._device)
-        return [self._sample(image, a) for image, a in zip(images, wanted, strict=True)]
+        return [
+            self._sample(image, a, None if cosine is None else float(cosine[row]))
+            for row, (image, a) in enumerate(zip(images, wanted, strict=True))
+        ]
 
     def _ask(self, item: Item) -> asked.Asked:
         rows = conditions.subject_rows(item.sample + 1 - self._repeats, self._repeats)
@@ -126,7 +136,7 @@ class CemifaceGenerator:
         return self._config.cemiface.inquiry_repeats
 
     @staticmethod
-    def _sample(image: np.ndarray, wanted: asked.Asked) -> Sample:
+    def _sample(image: np.ndarray, wanted: asked.Asked, cosine: float | None) -> Sample:
         target, expected = float(wanted.target_n[0]), float(wanted.expected_n[0])
         return Sample(
             image,
@@ -134,6 +144,7 @@ class CemifaceGenerator:
                 "inquiry": False,
                 "noise_sample": int(wanted.noise_n[0]),
                 "similarity_expected": None if np.isnan(expected) else expected,
+                "cone_cosine": cosine,
             },
             m=float(wanted.m_n[0]),
             similarity_target=None if np.isnan(target) else target,
@@ -145,7 +156,7 @@ class CemifaceGenerator:
             image = self._inquiries.picture(item.identity.identity_id)
         except SynfaceError as error:
             return Failure(str(error))
-        return Sample(image, {"inquiry": True, "noise_sample": None, "similarity_expected": None})
+        return Sample(image, {"inquiry": True, "noise_sample": None, "similarity_expected": None, "cone_cosine": None})
 
 
 def _name(config: GenerateConfig) -> str:
