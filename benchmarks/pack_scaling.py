@@ -16,7 +16,11 @@ from common import write_result
 from synface.pack import exchange, solver, starts
 
 #: of one accelerator and of one link in each direction; assumptions, not measurements
-FLOPS = {"fp32 (TF32 products)": 150e12, "bf16 products": 400e12}
+FLOPS = {
+    "fp32, as computed now": 50e12,
+    "TF32 products, not switched on": 150e12,
+    "bf16 products, not written": 400e12,
+}
 BYTES_PER_SECOND = {"100 GbE": 12.5e9, "400G InfiniBand": 50e9, "NVLink": 400e9}
 
 

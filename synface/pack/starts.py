@@ -3,6 +3,7 @@
 import numpy as np
 
 from synface.core import rng, sphere
+from synface.pack import codes
 from synface.pack.codes import Code
 
 JITTER = 1e-3
@@ -28,6 +29,18 @@ def jittered(x_nd: np.ndarray, seed: int) -> np.ndarray:
     """Each row moved by a keyed Gaussian of norm about `JITTER` and renormalised, float32."""
     noise_nd = rng.generator(seed, "pack", "jitter").standard_normal(x_nd.shape)
     return sphere.normalize(x_nd + noise_nd * (JITTER / np.sqrt(x_nd.shape[1]))).astype(np.float32)
+
+
+def code_start_index(code: Code, n: int, seed: int) -> np.ndarray:
+    """Which rows of a code a solve starts from, sorted int64 [n]: one of each pair of opposite ones, where n allows.
+
+    The binary codes hold row 2 i + 1 = -(row 2 i). With opposite rows a solve does not get below the code, without
+    them it does; and whole bases, in the code's order, are better than scattered rows (4,000 rows of the Gold code in
+    R^128, whose max cosine is 0.125, after 40 passes: 0.1252, 0.1184, scattered 0.1192).
+    """
+    if 2 * n > code.size:
+        return codes.subset_index(code, n, seed)
+    return 2 * np.arange(n)
 
 
 def code_pays(code: Code, n: int) -> bool:

@@ -3,10 +3,11 @@ import math
 
 import numpy as np
 import pytest
+import torch
 
 from synface.core import sphere
 from synface.core.errors import InputError
-from synface.pack import bounds, codes
+from synface.pack import bounds, codes, solver, starts
 
 
 def gram(code: codes.Code) -> np.ndarray:
@@ -168,3 +169,28 @@ def test_a_million_rows_index_without_building_them():
     assert max(cos_nn[i, j] for i, j in itertools.pairwise(range(2000))) <= 0.125 + 1e-6
     np.fill_diagonal(cos_nn, -2)
     assert cos_nn.max() == pytest.approx(0.125, abs=1e-6)
+
+
+@pytest.mark.parametrize(("n", "d"), [(40, 16), (1000, 32), (500, 64), (2000, 100)])
+def test_a_solve_starts_from_no_two_opposite_rows(n, d):
+    code = codes.best_code(n, d)
+    index = starts.code_start_index(code, n, 3)
+    x_nd = codes.points(code, index)
+    assert len(np.unique(index)) == n and index.max() < code.size
+    opposite = codes.points(code, index + 1)
+    np.testing.assert_array_equal(opposite, -x_nd)
+    cos_nn = x_nd @ x_nd.T
+    assert cos_nn.min() > -0.99
+    assert (cos_nn - 3 * np.eye(n)).max() <= code.max_cosine + 1e-6
+    many = starts.code_start_index(code, code.size, 3)  # where n does not allow it, opposite rows too
+    assert len(np.unique(many)) == code.size
+
+
+def test_without_opposite_rows_a_solve_gets_below_the_code():
+    code = codes.best_code(700, 32)
+    found = []
+    for index in (starts.code_start_index(code, 700, 0), codes.subset_index(code, 700, 0)):
+        x_nd = torch.from_numpy(codes.points(code, index))
+        found.append(solver.solve(x_nd, solver.default_schedule(32, 60, "packed")).max_cosine)
+    assert found[0] < code.max_cosine - 0.005
+    assert found[0] < found[1]
