@@ -243,6 +243,7 @@ def test_the_result_is_named_by_what_decides_pixels(trained, calibrated, people,
 
 
 @pytest.mark.ray
+@pytest.mark.slow
 def test_pixels_do_not_depend_on_the_number_of_workers(ray_cluster, trained, people, tmp_path):
     found = []
     for actors, shard in ((1, 30), (2, 6)):
