@@ -12,6 +12,7 @@ $(VENV)/.run: pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -c "import torch" 2>/dev/null || $(BIN)/pip install --quiet $(TORCH)
 	$(BIN)/pip install --quiet -e ".[all]"
+	$(BIN)/python tools/compile_kernels.py
 	touch $@
 
 $(VENV)/.dev: $(VENV)/.run tools/dev-requirements.txt
