@@ -13,6 +13,7 @@ PEOPLE, PICTURES = 4, 12
 
 
 def main() -> None:
+    """Render and augment enough that every kernel is compiled."""
     renderer = heads.HeadRenderer(64)
     for domain in heads.DOMAINS:
         for person in range(PEOPLE):  # enough that glasses, blur, compression and every kind of hair occur
