@@ -127,9 +127,7 @@ def load_part(output: str, number: int, part: sources.Part) -> Embedded | None:
 
 def remove_parts(output: str) -> None:
     """Drop what only an interrupted run needs."""
-    folder = uris.join(output, PARTS)
-    for path, _ in uris.list_files(folder):
-        uris.delete_file(uris.join(folder, path))
+    uris.delete_files(uris.join(output, PARTS))
 
 
 def _result(config: EmbedConfig, numbers: dict[str, Any], started: float, cached: bool) -> dict[str, Any]:

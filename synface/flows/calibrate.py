@@ -131,7 +131,7 @@ def run(config: CalibrateConfig) -> dict[str, Any]:
     files[FILE] = (json.dumps(table, sort_keys=True, indent=1, allow_nan=False) + "\n").encode()
     entries = [artifact.write_file(config.output, name, data) for name, data in files.items()]
     artifact.commit(config, opened, KIND, entries, numbers, versions())
-    _remove_work(config.output)
+    uris.delete_files(uris.join(config.output, WORK))
     return _result(config, numbers, started, cached=False)
 
 
@@ -236,12 +236,6 @@ def _embeddings(config: CalibrateConfig, images: str) -> dict[tuple[str, int], n
             for name, sample, x in zip(part.identity_id, part.sample, part.embedding, strict=True)
         }
     return found
-
-
-def _remove_work(output: str) -> None:
-    folder = uris.join(output, WORK)
-    for path, _ in uris.list_files(folder):
-        uris.delete_file(uris.join(folder, path))
 
 
 def _result(config: CalibrateConfig, numbers: dict[str, Any], started: float, cached: bool) -> dict[str, Any]:

@@ -269,6 +269,12 @@ def delete_file(uri: str) -> None:
         raise InputError(f"{uri}: cannot be removed ({error})") from error
 
 
+def delete_files(uri: str) -> None:
+    """Delete every file below a folder; nothing where there is none."""
+    for path, _ in list_files(uri):
+        delete_file(join(uri, path))
+
+
 def check_writable(uri: str) -> None:
     """Write and delete a probe below `uri`, before any work: seconds, not the first hour of a run.
 

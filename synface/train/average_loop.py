@@ -6,7 +6,6 @@ the checkpoint: a resumed training ends with the same bits, at equal world size 
 
 import contextlib
 import copy
-import io
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -17,7 +16,7 @@ from torch import distributed, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from synface.core.rng import derived_seed
-from synface.train import diffusion, schedules
+from synface.train import diffusion, loop, schedules
 from synface.train.data import prefetched
 from synface.train.generator_config import AverageOptimizer, StepsConfig
 from synface.train.loop import DTYPES, Diverged, weights_finite
@@ -213,28 +212,11 @@ def history_entry(state: State, lr: float) -> dict[str, Any]:
 
 def pack_checkpoint(state: State) -> bytes:
     """The whole state as bytes of plain tensors and numbers."""
-    sink = io.BytesIO()
-    torch.save(
-        {
-            "model": state.model.state_dict(),
-            "average": state.average.state_dict(),
-            "optimizer": state.optimizer.state_dict(),
-            "scaler": state.scaler.state_dict(),
-            "step": state.step,
-            "losses": state.losses,
-            "history": state.history,
-            "facts": state.facts,
-        },
-        sink,
-    )
-    return sink.getvalue()
+    return loop.pack_checkpoint(state, average=state.average.state_dict(), facts=state.facts)
 
 
 def unpack_checkpoint(state: State, data: bytes, device: str) -> None:
     """Put a packed state in place (read without running any code)."""
-    saved = torch.load(io.BytesIO(data), map_location=device, weights_only=True)
-    for name in ("model", "average", "optimizer", "scaler"):
-        getattr(state, name).load_state_dict(saved[name])
-    state.step, state.losses, state.history, state.facts = (
-        saved[name] for name in ("step", "losses", "history", "facts")
-    )
+    saved = loop.unpack_checkpoint(state, data, device)
+    state.average.load_state_dict(saved["average"])
+    state.facts = saved["facts"]

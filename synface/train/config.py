@@ -94,13 +94,9 @@ class TrainNumerics(Numerics):
     compile: bool = Field(default=False, description="torch.compile the backbone")
 
 
-class TrainHow(How):
-    """What decides only the speed of a training, and what an interruption costs."""
+class WorkersHow(How):
+    """Workers, memory and logs of any training; they decide only its speed and what an interruption costs."""
 
-    checkpoint_every: int | None = Field(default=None, ge=1, description="steps; default: every epoch")
-    checkpoint_seconds: float = Field(
-        default=60.0, ge=0, description="an epoch's end writes a checkpoint only if the last one is this old"
-    )
     in_process: bool = Field(
         default=False, description="the one worker is this process: starts at once, but is not started again if lost"
     )
@@ -115,6 +111,25 @@ class TrainHow(How):
     decode_threads: int = Field(default=2, ge=1, le=64)
     prefetch: int = Field(default=2, ge=0, le=64, description="batches made ahead of the training thread; 0: none")
     log_every: int = Field(default=50, ge=1, description="steps between TensorBoard points")
+
+
+class TrainHow(WorkersHow):
+    """What decides only the speed of a recognizer's training, and what an interruption costs."""
+
+    checkpoint_every: int | None = Field(default=None, ge=1, description="steps; default: every epoch")
+    checkpoint_seconds: float = Field(
+        default=60.0, ge=0, description="an epoch's end writes a checkpoint only if the last one is this old"
+    )
+
+
+def check_workers(numerics: TrainNumerics, how: WorkersHow, images: list[str]) -> None:
+    """ValueError for what no training can do: one process as several workers, float16 on a CPU, a table twice."""
+    if how.in_process and numerics.num_workers > 1:
+        raise ValueError(f"how.in_process is for one worker, numerics.num_workers asks {numerics.num_workers}")
+    if numerics.dtype == "float16" and numerics.device == "cpu":
+        raise ValueError("dtype float16 needs device cuda; on the CPU use bfloat16 or float32")
+    if len(set(images)) != len(images):
+        raise ValueError("images: the same table stands twice")
 
 
 class TrainRecognizerConfig(StageConfig):
@@ -162,10 +177,5 @@ class TrainRecognizerConfig(StageConfig):
                 f"global_batch_size {self.global_batch_size} leaves each of {workers} workers one image; batch "
                 "normalisation needs two"
             )
-        if self.how.in_process and workers > 1:
-            raise ValueError(f"how.in_process is for one worker, numerics.num_workers asks {workers}")
-        if self.numerics.dtype == "float16" and self.numerics.device == "cpu":
-            raise ValueError("dtype float16 needs device cuda; on the CPU use bfloat16 or float32")
-        if len(set(self.images)) != len(self.images):
-            raise ValueError("images: the same table stands twice")
+        check_workers(self.numerics, self.how, self.images)
         return self

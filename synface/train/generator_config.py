@@ -4,8 +4,8 @@ from typing import Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
-from synface.settings import How, InputUri, Settings, StageConfig
-from synface.train.config import TrainNumerics
+from synface.settings import InputUri, Settings, StageConfig
+from synface.train.config import TrainNumerics, WorkersHow, check_workers
 
 
 class AverageOptimizer(Settings):
@@ -38,24 +38,10 @@ class GeneratorNumerics(TrainNumerics):
     accumulation: int = Field(default=1, ge=1, le=4096, description="forward passes whose gradients make one step")
 
 
-class GeneratorHow(How):
+class GeneratorHow(WorkersHow):
     """What decides only the speed of a generator's training, what an interruption costs, and what is looked at."""
 
     checkpoint_every: int = Field(default=500, ge=1, description="steps")
-    in_process: bool = Field(
-        default=False, description="the one worker is this process: starts at once, but is not started again if lost"
-    )
-    max_failures: int = Field(default=3, ge=-1, description="lost worker groups that are started again; -1: always")
-    cpus_per_worker: float | None = Field(
-        default=None, gt=0, description="default: threads per worker, as far as there are"
-    )
-    gpus_per_worker: float = Field(default=1.0, gt=0, description="with device cuda")
-    memory_gb: float = Field(
-        default=4.0, gt=0, description="per worker, for images: decoded, else encoded, else refused"
-    )
-    decode_threads: int = Field(default=2, ge=1, le=64)
-    prefetch: int = Field(default=2, ge=0, le=64, description="batches made ahead of the training thread; 0: none")
-    log_every: int = Field(default=50, ge=1, description="steps between TensorBoard points")
     samples_every: int | None = Field(
         default=1000, ge=1, description="steps between looks at samples and the dial (generator); none: never"
     )
@@ -88,14 +74,7 @@ class StepsConfig(StageConfig):
                 f"global_batch_size {self.global_batch_size} is not a multiple of {self.numerics.num_workers} workers "
                 f"x {self.numerics.accumulation} passes"
             )
-        if self.how.in_process and self.numerics.num_workers > 1:
-            raise ValueError(
-                f"how.in_process is for one worker, numerics.num_workers asks {self.numerics.num_workers}"
-            )
-        if self.numerics.dtype == "float16" and self.numerics.device == "cpu":
-            raise ValueError("dtype float16 needs device cuda; on the CPU use bfloat16 or float32")
-        if len(set(self.images)) != len(self.images):
-            raise ValueError("images: the same table stands twice")
+        check_workers(self.numerics, self.how, self.images)
         return self
 
 

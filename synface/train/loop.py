@@ -10,7 +10,7 @@ import io
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -240,8 +240,19 @@ def weights_finite(model: torch.nn.Module) -> bool:
     return all(bool(torch.isfinite(p).all()) for p in model.parameters())
 
 
-def pack_checkpoint(state: State) -> bytes:
-    """The whole state as bytes of plain tensors and numbers."""
+class Resumable(Protocol):
+    """What the checkpoint of any training holds."""
+
+    model: Any
+    optimizer: torch.optim.Optimizer
+    scaler: torch.amp.GradScaler
+    step: int
+    losses: list[Any]
+    history: list[dict[str, Any]]
+
+
+def pack_checkpoint(state: Resumable, **more: Any) -> bytes:
+    """The whole state as bytes of plain tensors and numbers; `more` is what another kind of state has besides."""
     sink = io.BytesIO()
     torch.save(
         {
@@ -251,19 +262,21 @@ def pack_checkpoint(state: State) -> bytes:
             "step": state.step,
             "losses": state.losses,
             "history": state.history,
+            **more,
         },
         sink,
     )
     return sink.getvalue()
 
 
-def unpack_checkpoint(state: State, data: bytes, device: str) -> None:
-    """Put a packed state in place (read without running any code)."""
+def unpack_checkpoint(state: Resumable, data: bytes, device: str) -> dict[str, Any]:
+    """Put a packed state in place (read without running any code); all that was packed."""
     saved = torch.load(io.BytesIO(data), map_location=device, weights_only=True)
     state.model.load_state_dict(saved["model"])
     state.optimizer.load_state_dict(saved["optimizer"])
     state.scaler.load_state_dict(saved["scaler"])
     state.step, state.losses, state.history = saved["step"], saved["losses"], saved["history"]
+    return saved
 
 
 def save_checkpoint(folder: str, state: State) -> None:

@@ -96,9 +96,7 @@ def weights_config(config: TrainRecognizerConfig, opened: artifact.Opened, state
 
 def remove_checkpoints(output: str) -> None:
     """Drop what only an interrupted training needs."""
-    folder = uris.join(output, distributed.CHECKPOINTS)
-    for path, _ in uris.list_files(folder):
-        uris.delete_file(uris.join(folder, path))
+    uris.delete_files(uris.join(output, distributed.CHECKPOINTS))
 
 
 def _tables(config: TrainRecognizerConfig) -> list[str]:

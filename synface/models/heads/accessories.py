@@ -265,7 +265,7 @@ def dress(
     worn = Worn([], [], [], nose_shift(assets, vertices))
     if not names and occluder == "none":
         return worn
-    points = shell_points(vertices) if set(names) - {"glasses", "sunglasses", "earrings"} else np.zeros(0)
+    points = shell_points(vertices)
     for name in names:
         r = generator("heads", "accessory", name, seed)
         if name in ("glasses", "sunglasses"):
