@@ -19,7 +19,7 @@ from synface.train.generator_config import TrainGeneratorConfig
 class Rows:
     """A global batch before any pixel is fetched; row numbers are those of the training images."""
 
-    inquiry_n: np.ndarray  # int64, the image that is conditioned on
+    inquiry_n: np.ndarray  # int64, row of `condition_rows`: the image that is conditioned on, or its centre
     target_n: np.ndarray  # int64, the image to restore
     m_n: np.ndarray  # float32
     t_n: np.ndarray  # int64
@@ -27,9 +27,10 @@ class Rows:
 
 
 def condition_rows(config: TrainGeneratorConfig, embedding_nd: np.ndarray, label_n: np.ndarray) -> np.ndarray:
-    """What each image is conditioned on when it is the inquiry, float32 [n, d]: its embedding or its class centre.
+    """What each image is conditioned on when it is the inquiry, float32: its embedding or its class centre, [n, d].
 
     The centre is the unit mean of the training images' embeddings of the identity, as ``synface embed`` makes it.
+    For ``mixed`` [2 n, d]: the images' embeddings, then their centres.
     """
     if config.inquiry == "image":
         return embedding_nd
@@ -37,7 +38,8 @@ def condition_rows(config: TrainGeneratorConfig, embedding_nd: np.ndarray, label
     sums = np.zeros((len(classes), embedding_nd.shape[1]))
     np.add.at(sums, number_n, embedding_nd.astype(np.float64))
     centres = sums / np.linalg.norm(sums, axis=1, keepdims=True)
-    return centres.astype(np.float32)[number_n]
+    centre_nd = centres.astype(np.float32)[number_n]
+    return centre_nd if config.inquiry == "centre" else np.concatenate([embedding_nd, centre_nd])
 
 
 def draw_rows(
@@ -66,16 +68,24 @@ def draw_rows(
     if mode == "paper":
         inquiry = target = draw.integers(0, len(embedding_nd), size)
         m = similarity.draw_m(draw, size, config.m_interval, *config.m_range)
+        inquiry = _image_or_centre(config, step, inquiry, len(embedding_nd))
     else:
         pairs = diffusion.relation_pairs(
             draw, embedding_nd, label_n, size, config.same_share, *config.pair_range, candidates=config.candidates
         )
-        inquiry, target = pairs.inquiry_n, pairs.target_n
+        inquiry, target = _image_or_centre(config, step, pairs.inquiry_n, len(embedding_nd)), pairs.target_n
         cosine = np.einsum("nd,nd->n", condition_nd[inquiry], embedding_nd[target])
         m = np.clip(cosine, -1, 1).astype(np.float32)
     t = diffusion.draw_steps(rng.generator(seed, "times", step), size, num_steps)
     keep = rng.generator(seed, "drop", step).random(size) >= config.drop
     return Rows(inquiry, target, m, t, keep)
+
+
+def _image_or_centre(config: TrainGeneratorConfig, step: int, image_n: np.ndarray, images: int) -> np.ndarray:
+    """Rows of `condition_rows` of some images; of ``mixed`` every second one is the centre's, by chance."""
+    if config.inquiry != "mixed":
+        return image_n
+    return image_n + images * rng.generator(config.seed, "inquiries", step).integers(0, 2, len(image_n))
 
 
 def part_of(rows: Rows, part: slice) -> Rows:

@@ -110,8 +110,9 @@ class TrainGeneratorConfig(StepsConfig):
         default=None, description="folder or URI of `train autoencoder`; none: the denoiser works on pixels"
     )
     embedder: InputUri = Field(default="heads-fr-tiny", description="E_id: recognizer, built-in name, folder or URI")
-    inquiry: Literal["image", "centre"] = Field(
-        default="image", description="condition on the inquiry image's embedding, or on its identity's mean"
+    inquiry: Literal["image", "centre", "mixed"] = Field(
+        default="image",
+        description="condition on the inquiry image's embedding, on its identity's mean, or on either by chance",
     )
     held_out: int = Field(
         default=16, ge=0, description="identities kept from training, to measure the dial and the threshold on"

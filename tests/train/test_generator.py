@@ -250,6 +250,13 @@ def toy_embeddings(seed=0, identities=6, each=4, d=8):
     return (x / np.linalg.norm(x, axis=1, keepdims=True)).astype(np.float32), np.repeat(np.arange(identities), each)
 
 
+def conditions_of(x, label, inquiry):
+    """The naive table: image embeddings, then the unit means of their identities."""
+    mean = np.stack([x[label == own].astype(np.float64).mean(0) for own in label])
+    centre = mean / np.linalg.norm(mean, axis=1, keepdims=True)
+    return {"image": x, "centre": centre, "mixed": np.concatenate([x, centre])}[inquiry]
+
+
 def test_rows_of_the_paper(toy_images, networks):
     x, label = toy_embeddings()
     config = config_of(toy_images, networks, global_batch_size=400)
@@ -263,16 +270,27 @@ def test_rows_of_the_paper(toy_images, networks):
     assert np.array_equal(rows.target_n, again.target_n) and not np.array_equal(rows.target_n, other.target_n)
 
 
-@pytest.mark.parametrize("inquiry", ["image", "centre"])
+@pytest.mark.parametrize("inquiry", ["image", "centre", "mixed"])
 def test_rows_of_the_relation_measure_m(toy_images, networks, inquiry):
     x, label = toy_embeddings()
     config = config_of(toy_images, networks, global_batch_size=64, inquiry=inquiry)
     condition = generator_batches.condition_rows(config, x, label)
     rows = generator_batches.draw_rows(config, "hybrid", 1000, 0, x, condition, label)
+    reference = conditions_of(x, label, inquiry)
+    np.testing.assert_allclose(condition, reference, atol=1e-6)
     for i, j, m in zip(rows.inquiry_n, rows.target_n, rows.m_n, strict=True):
-        mean = x[label == label[i]].astype(np.float64).mean(0)
-        centre = mean / np.linalg.norm(mean)
-        assert m == pytest.approx(float((x[i] if inquiry == "image" else centre) @ x[j]), abs=1e-6)
+        assert m == pytest.approx(float(reference[i] @ x[j]), abs=1e-6)
+    if inquiry == "mixed":
+        assert 16 < (rows.inquiry_n >= len(x)).sum() < 48  # 64 fair coins
+
+
+def test_the_paper_restores_the_image_whose_centre_is_asked(toy_images, networks):
+    x, label = toy_embeddings()
+    config = config_of(toy_images, networks, global_batch_size=64, inquiry="mixed")
+    rows = generator_batches.draw_rows(
+        config, "paper", 1000, 0, x, generator_batches.condition_rows(config, x, label), label
+    )
+    assert np.array_equal(rows.inquiry_n % len(x), rows.target_n)
 
 
 @pytest.mark.parametrize(("world", "passes"), [(1, 1), (2, 3), (3, 2), (6, 1)])
