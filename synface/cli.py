@@ -26,6 +26,7 @@ STAGES = {
     "train_autoencoder": ("synface.train.generator_config", "TrainAutoencoderConfig", "synface.train.autoencoder_run"),
     "train_generator": ("synface.train.generator_config", "TrainGeneratorConfig", "synface.train.generator_run"),
     "calibrate": ("synface.flows.calibrate_config", "CalibrateConfig", "synface.flows.calibrate"),
+    "closed_loop": ("synface.flows.closed_loop_config", "ClosedLoopConfig", "synface.flows.closed_loop"),
     "evaluate": ("synface.evaluate.config", "EvaluateConfig", "synface.evaluate.run"),
     "audit": ("synface.evaluate.audit_config", "AuditConfig", "synface.evaluate.audit_run"),
     "import": ("synface.store.import_config", "ImportConfig", "synface.store.importing"),
@@ -64,6 +65,7 @@ stages (each: `synface VERB --help` lists its fields)
   audit             uniqueness, consistency, leakage of a dataset
   report            one HTML page of a run
   calibrate         CemiFace generator -> the same with a dial: a target similarity picks its m
+  closed-loop       identities -> asked so that they lie far apart *as generated*
   sweep             (not available yet)
   pipeline          all of it, from one recipe
 

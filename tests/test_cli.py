@@ -84,6 +84,7 @@ def test_jobs_are_the_same_verbs():
         "audit",
         "sweep",
         "calibrate",
+        "closed_loop",
     ):
         text = (ROOT / "jobs" / f"{verb}.py").read_text()
         assert f'main(["{verb}", *sys.argv[1:]])' in text and len(text.splitlines()) <= 30

@@ -19,9 +19,9 @@ from synface.core.errors import InputError
 from synface.embed import distributed as embedding
 from synface.embed import sources
 from synface.embed.config import EmbedConfig
+from synface.flows import sampling
 from synface.flows.calibrate_config import CalibrateConfig
 from synface.generate import run as generate
-from synface.generate.config import GenerateConfig
 from synface.generate.generators.cemiface import resolve
 from synface.models import weights
 from synface.models.denoisers import generator as generators
@@ -186,22 +186,8 @@ def _measure(
     work = uris.join(config.output, WORK, name)
     place = f"{work}.parquet"
     uris.write_bytes(place, tables.parquet_bytes(people))
-    made = build(
-        GenerateConfig,
-        {
-            "generator": "cemiface",
-            "identities": place,
-            "images_per_identity": len(asked_g) * config.samples,
-            "image_size": weights.read_config(weights_uri, generators.GENERATOR_KIND).input_size,
-            "format": "png",
-            "seed": config.seed,
-            "variation": variation,
-            "cemiface": {"weights": weights_uri, "sampler": config.sampler.model_dump(exclude_none=True)},
-            "numerics": config.numerics,
-            "how": config.how,
-            "output": work,
-        },
-    )
+    count = len(asked_g) * config.samples
+    made = sampling.generate_config(config, weights_uri, place, count, variation, work)
     generate.run(made)
     return compare(people, _embeddings(config, work), len(asked_g), config.samples)
 

@@ -3,10 +3,12 @@
 from typing import Any
 
 from synface.ops.cluster import versions
+from synface.ops.progress import say
 from synface.pack import bounds, checkpoint, problem
 from synface.pack.config import PackConfig
 from synface.pack.drive import Place
 from synface.pack.points import CURVE, MOVERS, planned_cost
+from synface.pack.result import EXPLAINED
 from synface.pack.shard import threads
 from synface.pack.solvers import SOLVERS
 from synface.store import artifact
@@ -48,4 +50,17 @@ def run(config: PackConfig) -> dict[str, Any]:
     artifact.commit(config, opened, "identities", files, outcome.numbers, versions())
     checkpoint.remove(config.output)
     uris.delete_file(uris.join(config.output, CURVE))
+    warn_of_leaving(outcome.numbers)
     return {"uri": config.output, "cached": False, **outcome.facts, **outcome.numbers}
+
+
+def warn_of_leaving(numbers: dict[str, Any]) -> None:
+    """Say so where a packing left what a generator can render (measured: such identities come out more alike)."""
+    outside = numbers.get("energy_outside_subspace", 0.0)
+    if outside > 2 * (1 - EXPLAINED):
+        say(
+            f"pack: warning: {outside:.0%} of the points' energy lies outside the {numbers['effective_dimension']} "
+            f"directions that hold {EXPLAINED:.0%} of the gallery's: a generator may not render that, and identities "
+            f"far apart as asked may come out alike. Safer: --subspace {EXPLAINED}, --solver subset, or `synface "
+            "closed-loop`; and judge by --verify-realised"
+        )

@@ -1,69 +1,29 @@
 """Calibration: shapes and sums by hand, and the whole flow on small random weights."""
 
-import dataclasses
 import json
 
 import numpy as np
 import pytest
-import torch
 
-from synface.core import dial, rng
+from synface.core import dial
 from synface.core.errors import InputError
 from synface.flows import calibrate
 from synface.flows.calibrate_config import CalibrateConfig
-from synface.models import autoencoder, recognizers, sampling, weights
-from synface.models.denoisers import config as denoisers
+from synface.models import sampling, weights
 from synface.models.denoisers import generator as generators
 from synface.models.embedding import Embedder
 from synface.settings import build
 from synface.store import artifact, schemas, tables
-
-SMALL = dataclasses.replace(
-    denoisers.TINY, sample_size=8, channels=4, widths=(16, 32), attention=(False, False), embedding_dim=8,
-    condition_dim=64, head_channels=16, norm_groups=8,
-)  # fmt: skip
+from tests.flows.conftest import people_table, unit
 
 
-def unit(n, d, seed=0):
-    x = rng.generator(seed, "u").standard_normal((n, d))
-    return (x / np.linalg.norm(x, axis=1, keepdims=True)).astype(np.float32)
-
-
-def people_table(x_nd, sha):
-    names = [f"p{i}" for i in range(len(x_nd))]
-    return schemas.identities_table(names, x_nd, ["toy"] * len(x_nd), [0] * len(x_nd), {"embedder_sha256": sha})
-
-
-@pytest.fixture(scope="module")
-def made(tmp_path_factory) -> dict[str, str]:
-    """A scorer, a generator for it whose ridge mean follows its embeddings, and eight people."""
-    folder = tmp_path_factory.mktemp("calibrate")
-    torch.manual_seed(1)
-    scorer = recognizers.build("tiny", 8, 32)
-    weights.save_pretrained(str(folder / "fr"), scorer, weights.WeightsConfig("tiny", 8, 32, "CC0-1.0", "noise"))
-    sha = weights.read_config(str(folder / "fr")).sha256
-    module = generators.build(SMALL, autoencoder.AutoencoderConfig(image_size=32, channels=4, width=16, narrow=16))
-    with torch.no_grad():
-        module.denoiser.mean.weight_dk.normal_(0, 3)
-    stated = generators.weights_config(
-        module,
-        "small",
-        generators.Provenance("fr", sha, "Apache-2.0", "noise"),
-        "float32",
-        inquiries={"threshold": 0.9},
-    )
-    weights.save_pretrained(str(folder / "g"), module, stated)
-    (folder / "ids.parquet").write_bytes(tables.parquet_bytes(people_table(unit(8, 8), sha)))
-    return {"weights": str(folder / "g"), "scorer": str(folder / "fr"), "identities": str(folder / "ids.parquet")}
-
-
-def config_of(made, output="unused", **fields) -> CalibrateConfig:
+def config_of(small_cemiface, output="unused", **fields) -> CalibrateConfig:
     base = {
         "num_identities": 3, "test_identities": 2, "samples": 4, "m_range": [-0.5, 1], "m_count": 4,
         "output": str(output),
         "sampler": {"steps": 2}, "numerics": {"micro_batch": 8}, "how": {"max_actors": 1},
     }  # fmt: skip
-    return build(CalibrateConfig, base | made | fields)
+    return build(CalibrateConfig, base | small_cemiface | fields)
 
 
 def test_samples_are_compared_with_their_own_inquiry():
@@ -96,9 +56,9 @@ def known_world(config, name, people, weights_uri, variation, asked_g):
     return calibrate.Measured(realised + 0.01 * (-1.0) ** np.arange(config.samples), wrong)
 
 
-def test_a_known_dial_is_fitted_stored_and_tested(made, tmp_path, monkeypatch):
+def test_a_known_dial_is_fitted_stored_and_tested(small_cemiface, tmp_path, monkeypatch):
     monkeypatch.setattr(calibrate, "_measure", known_world)
-    config = config_of(made, tmp_path / "out", targets=[0.1, 0.2, 0.45, 0.6, 0.9])
+    config = config_of(small_cemiface, tmp_path / "out", targets=[0.1, 0.2, 0.45, 0.6, 0.9])
     result = calibrate.run(config)
     assert result["dial_slope"] == pytest.approx(0.4) and result["reach"] == pytest.approx([0.085, 0.685])
     assert result["unreachable_targets"] == [0.9]
@@ -107,7 +67,7 @@ def test_a_known_dial_is_fitted_stored_and_tested(made, tmp_path, monkeypatch):
         result["target_sample_std"] == pytest.approx(0.01 * np.sqrt(4 / 3), abs=1e-6) and result["mislabelled"] == 0.25
     )
     _, stated = generators.from_pretrained(config.output)
-    assert stated.sha256 == weights.read_config(made["weights"], "generator").sha256
+    assert stated.sha256 == weights.read_config(small_cemiface["weights"], "generator").sha256
     assert stated.details["dial"]["m"] == [-0.5, 0.0, 0.5, 1.0]
     np.testing.assert_allclose(stated.details["dial"]["realised"], [0.085, 0.285, 0.485, 0.685], atol=1e-9)
     assert stated.details["dial"]["sampler"]["steps"] == 2 == stated.details["sampler"]["steps"]
@@ -119,35 +79,35 @@ def test_a_known_dial_is_fitted_stored_and_tested(made, tmp_path, monkeypatch):
     assert not (tmp_path / "out" / calibrate.WORK / "weights" / "model.safetensors").exists()
     monkeypatch.undo()
     assert calibrate.run(config)["cached"]
-    again = {"weights": config.output, "scorer": made["scorer"], "identities": made["identities"]}
+    again = {"weights": config.output, "scorer": small_cemiface["scorer"], "identities": small_cemiface["identities"]}
     assert calibrate.plan(config_of(again, sampler={}))["sampler"]["steps"] == 2  # the weights' own from now on
 
 
-def test_a_dead_dial_is_told(made, tmp_path, monkeypatch):
+def test_a_dead_dial_is_told(small_cemiface, tmp_path, monkeypatch):
     def dead(config, name, people, *rest):
         shape = (people.num_rows, config.m_count, config.samples)
         return calibrate.Measured(np.full(shape, 0.66), np.zeros(shape, bool))
 
     monkeypatch.setattr(calibrate, "_measure", dead)
     with pytest.raises(InputError, match=r"the dial reaches \[0.660, 0.660\], fewer than two"):
-        calibrate.run(config_of(made, tmp_path / "out"))
+        calibrate.run(config_of(small_cemiface, tmp_path / "out"))
     assert artifact.load_manifest(str(tmp_path / "out")) is None
 
 
 @pytest.mark.ray
 @pytest.mark.slow
-def test_what_is_measured_is_what_the_generator_draws(ray_cluster, made, tmp_path):
-    config = config_of(made, tmp_path / "out")
-    people = tables.read_identities(made["identities"]).slice(0, 2)
+def test_what_is_measured_is_what_the_generator_draws(ray_cluster, small_cemiface, tmp_path):
+    config = config_of(small_cemiface, tmp_path / "out")
+    people = tables.read_identities(small_cemiface["identities"]).slice(0, 2)
     grid = np.array([0.0, 0.5, 1.0])
     variation = {"m": {"schedule": grid.tolist()}, "share_noise": True}
-    seen = calibrate._measure(config, "grid", people, made["weights"], variation, grid)
-    module, _ = generators.from_pretrained(made["weights"])
+    seen = calibrate._measure(config, "grid", people, small_cemiface["weights"], variation, grid)
+    module, _ = generators.from_pretrained(small_cemiface["weights"])
     x = schemas.embeddings(people)
     settings = sampling.SamplerSettings(steps=2, micro_batch=8)
     for i, g, k in ((0, 0, 0), (1, 2, 3), (0, 1, 2)):
         z = sampling.sample(module.denoiser, x[i : i + 1], grid[g : g + 1], 0, [(f"p{i}", k)], settings)
-        found = Embedder.from_pretrained(made["scorer"]).embed(sampling.to_images(z, module.autoencoder, 8))
+        found = Embedder.from_pretrained(small_cemiface["scorer"]).embed(sampling.to_images(z, module.autoencoder, 8))
         assert seen.realised_igk[i, g, k] == pytest.approx(float(found[0] @ x[i]), abs=2e-3)
 
 
@@ -162,12 +122,12 @@ def test_what_is_measured_is_what_the_generator_draws(ray_cluster, made, tmp_pat
         ({"sampler": {"solver": "ddim", "steps": 3}}, "must divide 1000"),
     ],
 )
-def test_bad_input_is_refused_before_any_work(made, tmp_path, fields, message):
+def test_bad_input_is_refused_before_any_work(small_cemiface, tmp_path, fields, message):
     with pytest.raises(InputError, match=message):
-        calibrate.run(config_of(made, tmp_path / "o", **fields))
+        calibrate.run(config_of(small_cemiface, tmp_path / "o", **fields))
     assert not (tmp_path / "o").exists()
 
 
-def test_the_plan_counts_images(made):
-    found = calibrate.plan(config_of(made))
+def test_the_plan_counts_images(small_cemiface):
+    found = calibrate.plan(config_of(small_cemiface))
     assert found["images"] == 3 * 4 * 4 + 2 * 6 * 4 and found["sampler"]["steps"] == 2

@@ -99,6 +99,15 @@ def test_subspace_states_dimension_bound_and_energy(tmp_path, uri):
     assert result["max_cosine"] > result["bound_at_effective_dimension"]
 
 
+def test_leaving_what_can_be_rendered_is_warned_of(tmp_path, uri, capsys):
+    run.run(config(tmp_path / "inside", gallery=uri, alpha=0.0, subspace=0.9))
+    assert "warning" not in capsys.readouterr().err
+    left = run.run(config(tmp_path / "outside", gallery=uri, alpha=0.0, whiten="start"))
+    assert left["energy_outside_subspace"] > 0.2
+    said = capsys.readouterr().err
+    assert f"{left['energy_outside_subspace']:.0%} of the points' energy" in said and "--subspace 0.9" in said
+
+
 class TestTradeOff:
     def test_curve_falls_and_each_point_is_what_its_alpha_gives(self, tmp_path, uri):
         alphas = [0.0, 0.2, 2.0]

@@ -1,0 +1,128 @@
+"""Which identities are far apart *as generated*? Packed identities -> CemiFace samples, judged by what came out.
+
+    python benchmarks/cemiface_packed.py --weights runs/cemiface_tiny/calibrated --work runs/cemiface_packed
+    python benchmarks/cemiface_packed.py ... --judge runs/other --train   # AUC of a judge, accuracy of a FR
+
+Arms, all of the same number of identities from one pool of unseen people, all rendered alike: the first of the pool
+(unpacked), its dispersed subset, packed in the whole embedding space (the unsafe way), packed inside the leading
+subspace, the same whitened, and the closed loop from the subset. Every line: what was asked, what came, how near to
+what was asked, whether an independent judge still tells the people apart, and what a recognizer learns from them.
+"""
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from cemiface_dial import embeddings as embedded
+
+import stages
+from common import write_result
+from synface.core import scores
+from synface.flows import closed_loop, realised
+from synface.flows.closed_loop_config import ClosedLoopConfig
+from synface.models import weights
+from synface.models.embedding import Embedder
+from synface.ops.progress import say
+from synface.settings import build
+from synface.store import tables
+from synface.store import uri as uris
+
+ARMS = ("unpacked", "dispersed", "packed", "subspace", "whitened", "closed-loop")
+STATED = (
+    "max_cosine", "mean_nearest_cosine", "max_cosine_asked", "cosine_to_asked_mean", "nearer_to_another",
+)  # fmt: skip
+
+
+def choose(asked: argparse.Namespace, root: Path, pool: str, arm: str) -> str:
+    """URI of an arm's identities."""
+    count = asked.identities
+    if arm == "unpacked":
+        chosen = str(root / "unpacked.parquet")
+        uris.write_bytes(chosen, tables.parquet_bytes(tables.read_identities(pool).slice(0, count)))
+        return chosen
+    if arm == "dispersed":
+        return stages.pack(root / arm, solver="subset", pool=pool, num_identities=count)
+    if arm == "closed-loop":
+        fields = {
+            "identities": choose(asked, root, pool, "dispersed"),
+            "weights": asked.weights,
+            "scorer": asked.scorer,
+            "samples": asked.samples,
+            "variation": {"m": asked.m},
+            "rounds": asked.rounds,
+            "output": str(root / arm),
+        }
+        return closed_loop.run(build(ClosedLoopConfig, fields))["uri"]
+    more = {"packed": {}, "subspace": {"subspace": 0.9}, "whitened": {"subspace": 0.9, "whiten": "space"}}[arm]
+    return stages.pack(root / arm, gallery=pool, alpha=asked.alpha, num_identities=count, **more)
+
+
+def judge_auc(judge: Embedder, images: str) -> float:
+    """AUC of the judge between two samples of one identity and of two."""
+    found = embedded(judge, images)
+    x_nd = np.stack(list(found.values()))
+    names = np.unique([name for name, _ in found], return_inverse=True)[1]
+    upper = np.triu_indices(len(x_nd), 1)
+    return scores.auc((x_nd @ x_nd.T)[upper], (names[:, None] == names)[upper])
+
+
+def measure(asked: argparse.Namespace, root: Path, pool: str, arm: str) -> dict[str, Any]:
+    chosen = choose(asked, root, pool, arm)
+    images = stages.generate(
+        root / f"{arm}-images",
+        generator="cemiface",
+        identities=chosen,
+        images_per_identity=asked.samples,
+        image_size=weights.read_config(asked.weights, "generator").input_size,
+        variation={"m": asked.m},
+        cemiface={"weights": asked.weights},
+        seed=1,  # not the noise that the closed loop looked at
+    )
+    fields = {"verify_realised": images, "weights": asked.scorer, "identities": chosen}
+    found = realised.run(build(realised.RealisedConfig, fields | {"output": str(root / f"{arm}-realised")}))
+    line = {name: round(found[name], 4) for name in STATED}
+    if asked.judge:
+        line["judge_auc_among_samples"] = round(judge_auc(Embedder.from_pretrained(asked.judge, threads=1), images), 4)
+    if asked.train:
+        sections = stages.sections_of(asked.recipe)
+        line |= {"accuracy": stages.recognizer_accuracy(root / f"{arm}-fr", sections, [images], 0)}
+    say(f"{arm}: {line}")
+    return line
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--weights", required=True)
+    parser.add_argument("--work", required=True, help="folder that keeps what was made")
+    parser.add_argument("--scorer", default="heads-fr-tiny")
+    parser.add_argument("--judge", default="")
+    parser.add_argument("--train", action="store_true", help="train a recognizer on every arm")
+    parser.add_argument("--recipe", default="jobs/configs/quickstart.yaml", help="of that recognizer")
+    parser.add_argument("--arms", default=",".join(ARMS))
+    parser.add_argument("--pool", type=int, default=2600, help="people of the pool")
+    parser.add_argument("--identities", type=int, default=200)
+    parser.add_argument("--samples", type=int, default=8)
+    parser.add_argument("--m", type=float, default=0.75)
+    parser.add_argument("--alpha", type=float, default=1.0)
+    parser.add_argument("--rounds", type=int, default=4)
+    asked = parser.parse_args()
+    root = Path(asked.work)
+    pictures = stages.generate(
+        root / "pool_images",
+        generator="heads",
+        domain="heads-real",
+        heads={"split": "val"},
+        first_seed=10_000,
+        num_identities=asked.pool,
+        images_per_identity=2,
+        image_size=weights.read_config(asked.scorer).input_size,
+    )
+    pool = stages.embed(root / "pool", images=pictures, weights=asked.scorer)
+    given = {k: v for k, v in vars(asked).items() if k not in ("arms", "work")}
+    lines = {arm: measure(asked, root, pool, arm) for arm in asked.arms.split(",")}
+    write_result("cemiface_packed", {"arms": lines, "settings": given})
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,89 @@
+"""The closed loop: which round is kept, and the whole flow on small random weights."""
+
+import itertools
+import json
+
+import numpy as np
+import pytest
+
+from synface.core import sphere
+from synface.core.errors import InputError
+from synface.flows import closed_loop, realised
+from synface.flows.closed_loop_config import ClosedLoopConfig
+from synface.pack import correction
+from synface.settings import build
+from synface.store import schemas, tables
+from tests.flows.conftest import people_table, unit
+
+
+def config_of(small_cemiface, output="unused", **fields) -> ClosedLoopConfig:
+    base = {
+        "rounds": 2, "samples": 2, "variation": {"m": 0.7}, "output": str(output),
+        "sampler": {"steps": 2}, "numerics": {"micro_batch": 8}, "how": {"max_actors": 1},
+    }  # fmt: skip
+    return build(ClosedLoopConfig, base | small_cemiface | fields)
+
+
+def line(followed, nearest, wanted=0.0):
+    return {"cosine_to_asked_mean": followed, "mean_nearest_cosine": nearest, "cosine_to_wanted_mean": wanted}
+
+
+def test_the_round_that_is_kept():
+    lines = [line(0.8, 0.5, 0.7), line(0.75, 0.4, 0.72), line(0.7, 0.1, 0.9), line(0.73, 0.45, 0.71)]
+    assert closed_loop.best_round(lines, "spread", 0.9) == 1  # round 2 spreads apart because it follows nothing
+    assert closed_loop.best_round(lines, "spread", 0.5) == 2
+    assert closed_loop.best_round(lines, "follow", 0.9) == 1
+    assert closed_loop.best_round(lines, "follow", 0.0) == 2
+    assert closed_loop.best_round([line(-0.1, 0.5), line(-0.2, 0.6)], "spread", 0.9) == 0
+
+
+@pytest.mark.ray
+def test_rounds_follow_from_what_was_measured(ray_cluster, small_cemiface, tmp_path):
+    config = config_of(small_cemiface, tmp_path / "out")
+    assert closed_loop.plan(config) == {"identities": 8, "rounds": 2, "images": 48}
+    seen = []
+
+    def watching(config, sent_nd, came_nd, wanted_nd):
+        seen.append((sent_nd, came_nd))
+        return correction.spread(sent_nd, came_nd, config.angle, config.sharpness)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(closed_loop, "step", watching)
+        result = closed_loop.run(config)
+    lines = json.loads((tmp_path / "out" / closed_loop.FILE).read_text())
+    asked = schemas.embeddings(tables.read_identities(small_cemiface["identities"]))
+    np.testing.assert_array_equal(seen[0][0], asked)
+    for (sent, came), after in itertools.pairwise(seen):
+        np.testing.assert_array_equal(after[0], correction.spread(sent, came, 0.15, 20.0))
+    for (sent, came), stated in zip(seen, lines, strict=True):
+        assert stated["mean_nearest_cosine"] == pytest.approx(sphere.nearest_cosine(came)[0].mean(), abs=1e-6)
+        assert stated["cosine_to_asked_mean"] == pytest.approx(np.einsum("nd,nd->n", came, sent).mean(), abs=1e-5)
+        assert stated["max_cosine"] == pytest.approx(realised.measured(came)["max_cosine"], abs=1e-6)
+    best = closed_loop.best_round(lines, "spread", 0.9)
+    kept = tables.read_identities(result["uri"])
+    np.testing.assert_allclose(schemas.embeddings(kept), seen[best][0], atol=1e-6)
+    assert kept["identity_id"].to_pylist() == [f"p{i}" for i in range(8)]
+    assert (
+        schemas.metadata_of(kept.schema)["embedder_sha256"]
+        == schemas.metadata_of(tables.read_identities(small_cemiface["identities"]).schema)["embedder_sha256"]
+    )
+    assert not (tmp_path / "out" / closed_loop.WORK).exists() or not list(
+        (tmp_path / "out" / closed_loop.WORK).rglob("*.parquet")
+    )
+    again = closed_loop.run(config)
+    assert again["cached"] and again["best_round"] == best == result["best_round"]
+
+
+def test_refusals(small_cemiface, tmp_path):
+    other = tmp_path / "other.parquet"
+    other.write_bytes(tables.parquet_bytes(people_table(unit(4, 8), "another")))
+    with pytest.raises(InputError, match="embed or pack the identities with that recognizer"):
+        closed_loop.run(config_of(small_cemiface, tmp_path / "o", identities=str(other)))
+    sha = schemas.metadata_of(tables.read_identities(small_cemiface["identities"]).schema)["embedder_sha256"]
+    lonely = tmp_path / "one.parquet"
+    lonely.write_bytes(tables.parquet_bytes(people_table(unit(1, 8), sha)))
+    with pytest.raises(InputError, match="needs at least two"):
+        closed_loop.run(config_of(small_cemiface, tmp_path / "o", identities=str(lonely)))
+    with pytest.raises(InputError, match="variation"):
+        closed_loop.plan(config_of(small_cemiface, tmp_path / "o", variation={}))
+    assert not (tmp_path / "o").exists()
