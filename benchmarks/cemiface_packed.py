@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from cemiface_dial import embeddings as embedded
 
 import stages
+from cemiface_dial import embeddings as embedded
 from common import write_result
 from synface.core import scores
 from synface.flows import closed_loop, realised
