@@ -64,8 +64,9 @@ def bare_worker(config: GenerateConfig, shards: list[int]) -> None:
     description, generator = kind.describe(config), kind(config)
     plan = plan_of(config)
     for shard in shards:
-        people = shard_identities(kind, config, plan.rows(shard), None)
-        items = shard_items(config.seed, people, config.images_per_identity)
+        asked = plan.shard(shard)
+        people = shard_identities(kind, config, asked.labels, None)
+        items = shard_items(config.seed, people, asked.samples)
         table, _ = render_shard(generator, description, config, "c" * 64, items)
         ledger.write_shard(config.output, shard, tables.parquet_bytes(table), table.num_rows, "c" * 64)
 

@@ -41,7 +41,9 @@ REALISED = ("synface.flows.realised", "RealisedConfig")
 TOOLS = {
     "status": ("synface.store.status", "status", (), ()),
     "verify": ("synface.store.verify", "verify", (), ("repair",)),
-    "clean": ("synface.store.clean", "clean", (), ("min_age_hours", "dry_run")),
+    "clean": ("synface.store.clean", "clean", (), ("min_age_hours", "dry_run", "earlier_versions")),
+    "compact": ("synface.store.compact", "compact", (), ("images_per_file",)),
+    "erase": ("synface.store.erasure", "erase", ("subject",), ("identities", "gallery", "cosine", "dry_run")),
     "card": ("synface.store.card", "card", (), ()),
     "export": ("synface.store.export", "export", ("format", "output"), ()),
 }
@@ -75,6 +77,8 @@ results
   export URI --format NAME --output URI
   import            RecordIO, tars, folders -> images table
   clean URI         remove files that no manifest lists (--dry-run true lists them)
+  compact URI       fewer, larger files, sorted, as the table's next version
+  erase URI --subject ID  remove the identities derived from one person (--dry-run true lists them)
   card URI          the dataset card
   doctor            what this machine can run, and which weights and data it has
 

@@ -22,7 +22,7 @@ from synface.pack import bounds
 from synface.settings import InputUri, StageConfig
 from synface.store import artifact
 from synface.store import uri as uris
-from synface.store.schemas import embeddings, metadata_of
+from synface.store.schemas import check_embedder, embeddings, metadata_of
 from synface.store.tables import read_identities
 
 KIND = "realised"
@@ -125,12 +125,9 @@ def against_asked(ids: list[str], x_nd: np.ndarray, asked_ids: list[str], asked_
 def _asked(uri: str, recognizer: weights.WeightsConfig) -> pa.Table:
     """The identities table, in the recognizer's space."""
     table = read_identities(uri, recognizer.embedding_dim)
-    packed_with = metadata_of(table.schema).get("embedder_sha256", recognizer.sha256)
-    if packed_with != recognizer.sha256:
-        raise InputError(
-            f"identities {uri}: embeddings of another recognizer (sha256 {packed_with[:12]}) than the one that judges "
-            f"({recognizer.sha256[:12]}); give its weights, or leave identities out"
-        )
+    stated = metadata_of(table.schema)
+    if "embedder_sha256" in stated:  # points packed without a gallery are of no recognizer
+        check_embedder(stated, recognizer.architecture, recognizer.sha256, f"identities {uri}", "the judge is")
     return table
 
 

@@ -4,6 +4,7 @@ from typing import Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
+from synface.generate.scoring_config import Scoring
 from synface.generate.variation_config import CemifaceOptions, Variation
 from synface.settings import How, InputUri, Numerics, Settings, StageConfig
 
@@ -56,11 +57,21 @@ class GenerateHow(How):
     max_hours: float | None = Field(
         default=None, gt=0, description="stop cleanly after this; the same command continues"
     )
+    max_cost: float | None = Field(
+        default=None, gt=0, description="stop cleanly when so much is spent, in the unit of cost_per_hour"
+    )
+    cost_per_hour: float | None = Field(default=None, gt=0, description="price of one node for an hour")
+    append: bool = Field(
+        default=False,
+        description="add identities or samples to the finished table that stands at output, as its next version",
+    )
 
     @model_validator(mode="after")
     def _pool(self) -> "GenerateHow":
         if self.max_actors is not None and self.max_actors < self.min_actors:
             raise ValueError(f"max_actors {self.max_actors} is below min_actors {self.min_actors}")
+        if self.max_cost is not None and self.cost_per_hour is None:
+            raise ValueError("max_cost needs cost_per_hour, the price of one node for an hour")
         return self
 
 
@@ -87,6 +98,7 @@ class GenerateConfig(StageConfig):
         default=None, ge=1, le=1_000_000, description="rounded to whole identities; default: a minute's work or less"
     )
     variation: Variation = Variation()
+    scoring: Scoring = Scoring()
     heads: HeadsOptions = HeadsOptions()
     cemiface: CemifaceOptions = CemifaceOptions()
     options: dict[str, Any] = Field(default={}, description="options of a generator of your own")

@@ -12,7 +12,6 @@ import logging
 import math
 import os
 import sys
-import time
 import traceback
 import warnings
 from collections.abc import Iterator
@@ -25,14 +24,17 @@ from ray.data import ActorPoolStrategy, TaskPoolStrategy
 from ray.exceptions import RayError
 
 from synface.core.errors import InputError, PartialError, SynfaceError
+from synface.generate import scoring
+from synface.generate.budget import Budget
 from synface.generate.config import GenerateConfig
 from synface.generate.generators import find_generator
 from synface.generate.identities import Identities, shard_identities
-from synface.generate.plan import ShardPlan, shard_items
+from synface.generate.plan import Shard, ShardPlan, shard_items
 from synface.generate.render import render_shard
+from synface.generate.scoring import Judge
 from synface.ops import cluster, demand, signals
 from synface.ops.progress import Progress, say
-from synface.store import ledger, tables
+from synface.store import erasure, leases, ledger, tables
 
 #: the share of a CPU that an actor's thread takes: what is left lets writers run beside actors on one CPU. Ninths
 #: would fill a node of 9, 36 or 72 CPUs to the last, and writers would wait for as long as the actors live
@@ -53,20 +55,24 @@ class ShardActor:
     What goes wrong is answered as a `fault` instead of raised: Ray would wrap it in screens of its own.
     """
 
-    def __init__(self, config: GenerateConfig, config_hash: str, search_path: list[str]):
+    def __init__(self, config: GenerateConfig, search_path: list[str], references: Any, erased: frozenset[str]):
         # where the driver found a package.module:attribute generator
         sys.path.extend(p for p in search_path if p not in sys.path)
-        self.config, self.config_hash, self.fault = config, config_hash, ""
+        self.config, self.erased, self.judge, self.fault = config, erased, None, ""
         try:
             self.kind = find_generator(config.generator)
             self.description = self.kind.describe(config)
             self.generator = self.kind(config)
+            scorer = scoring.describe(config)
+            if scorer is not None:
+                self.judge = Judge(config, scorer, None if references is None else ray.get(references[0]))
         except Exception as error:
             self.fault = _describe(f"generator {config.generator!r} cannot be loaded", error)
 
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
-        """Request {shard, start, stop, columns} -> {shard, rows, parquet, failed, fault}."""
-        answer = {"shard": row["shard"], "rows": 0, "parquet": b"", "failed": "[]", "fault": self.fault}
+        """Request of `_request` -> {shard, config_hash, rows, parquet, failed, fault}."""
+        answer = {"shard": row["shard"], "config_hash": row["config_hash"], "rows": 0, "parquet": b"", "failed": "[]"}
+        answer["fault"] = self.fault
         if self.fault:
             return answer
         try:
@@ -78,22 +84,31 @@ class ShardActor:
         labels = range(row["start"], row["stop"])
         columns = _from_ipc(row["columns"]) if row["columns"] else None
         identities = shard_identities(self.kind, self.config, labels, columns)
-        items = shard_items(self.config.seed, identities, self.config.images_per_identity)
-        table, failed = render_shard(self.generator, self.description, self.config, self.config_hash, items)
+        identities = [i for i in identities if erasure.digest_of(i.identity_id) not in self.erased]
+        items = shard_items(self.config.seed, identities, range(row["first_sample"], row["stop_sample"]))
+        table, failed = render_shard(
+            self.generator, self.description, self.config, row["config_hash"], items, self.judge
+        )
         return {"rows": table.num_rows, "parquet": tables.parquet_bytes(table), "failed": json.dumps(failed)}
 
 
-def write_row(row: dict[str, Any], output: str, config_hash: str, versions: dict[str, str]) -> dict[str, Any]:
-    """Write a finished shard and its ledger entry; returns {shard, rows, failed, first_failure, fault, refused}."""
+def write_row(row: dict[str, Any], output: str, versions: dict[str, str]) -> dict[str, Any]:
+    """Write a finished shard and its ledger entry.
+
+    Returns:
+        shard, rows; lost: images left out, failed: those of them that may be tried again; first_failure; fault,
+        refused (by the output).
+    """
     failed = json.loads(row["failed"])
-    answer = {"shard": row["shard"], "rows": row["rows"], "failed": len(failed), "first_failure": "", "refused": False}
+    counts = {"lost": len(failed), "failed": len(ledger.to_try_again(failed))}
+    answer = {"shard": row["shard"], "rows": row["rows"], **counts, "first_failure": "", "refused": False}
     if failed:
         first = failed[0]
         answer["first_failure"] = f"{first['identity_id']}, sample {first['sample']}: {first['error']}"
     if not row["fault"]:
         try:
             shard, data = int(row["shard"]), row["parquet"]
-            ledger.write_shard(output, shard, data, int(row["rows"]), config_hash, failed, versions)
+            ledger.write_shard(output, shard, data, int(row["rows"]), row["config_hash"], failed, versions)
         except SynfaceError as error:
             return answer | {"fault": str(error), "refused": isinstance(error, InputError)}
         except Exception as error:
@@ -110,62 +125,73 @@ def _describe(what: str, error: Exception) -> str:
 
 
 def generate(
-    config: GenerateConfig, config_hash: str, identities: Identities, plan: ShardPlan, versions: dict[str, str]
+    config: GenerateConfig,
+    identities: Identities,
+    plan: ShardPlan,
+    versions: dict[str, str],
+    erased: frozenset[str] = frozenset(),
 ) -> dict[int, ledger.ShardEntry]:
     """Make every shard that the ledger does not hold yet; returns the ledger's entries of all shards.
 
+    Args:
+        config: of the run.
+        identities: who.
+        plan: every shard with the hash that it is made under.
+        versions: for the ledger.
+        erased: digests of identities that are not made any more (`store.erasure`).
+
     Raises:
-        PartialError: the time budget is over, or a stop signal came; what is finished is kept.
+        PartialError: the budget of time or money is over, or a stop signal came; what is finished is kept.
         SynfaceError: work was lost in every round, or nearly all images fail.
         InputError: the cluster has no room for the smallest pool, or the output took no more (no space, rights).
     """
-    done = ledger.finished(config.output, config_hash)
-    todo = [s for s in range(plan.shards) if s not in done]
-    images_done = sum(plan.images_in(s) for s in done if s < plan.shards)
+    hashes = {n: plan.shard(n).config_hash for n in range(plan.shards)}
+    done = ledger.finished(config.output, hashes)
+    todo = [plan.shard(n) for n in hashes if n not in done]
+    images_done = sum(plan.shard(n).images for n in done)
     if todo:
         cluster.connect()
         cluster.check_output_reachable(config.output)
         check_room(config)
         logging.getLogger("ray.data").setLevel(logging.WARNING)
         progress = Progress("generate", plan.images, "images", images_done, config.how.progress_seconds)
-        _make(config, config_hash, identities, plan, versions, todo, progress)
-    return {s: e for s, e in ledger.load(config.output).items() if e.config_hash == config_hash}
+        with leases.held(config.output, config.verb):
+            _make(config, identities, plan, versions, erased, todo, progress)
+    return {n: e for n, e in ledger.load(config.output).items() if e.config_hash == hashes.get(n)}
 
 
 def _make(
     config: GenerateConfig,
-    config_hash: str,
     identities: Identities,
     plan: ShardPlan,
     versions: dict[str, str],
-    todo: list[int],
+    erased: frozenset[str],
+    todo: list[Shard],
     progress: Progress,
 ) -> None:
-    deadline = time.monotonic() + 3600 * config.how.max_hours if config.how.max_hours else math.inf
-    made = failures = 0
+    budget = Budget(config.how, lambda: len(demand.nodes()))
+    made = lost = 0
     for attempt in range(config.how.rounds):
-        left = set(todo)
+        left = {shard.number: shard for shard in todo}
         try:
-            for row in _stream(config, config_hash, identities, plan, versions, todo):
+            for row in _stream(config, identities, versions, erased, todo):
                 if row["fault"]:
                     raise (InputError if row["refused"] else SynfaceError)(row["fault"])
-                left.discard(int(row["shard"]))
-                made, failures = made + int(row["rows"]), failures + int(row["failed"])
-                note = f"(shard {plan.shards - len(left)} of {plan.shards}, {failures} failed)"
-                progress.advance(plan.images_in(int(row["shard"])), note)
+                shard = left.pop(int(row["shard"]), plan.shard(int(row["shard"])))
+                made, lost = made + int(row["rows"]), lost + int(row["lost"])
+                progress.advance(shard.images, f"(shard {plan.shards - len(left)} of {plan.shards}, {lost} failed)")
                 if row["failed"]:
                     say(f"generate: shard {row['shard']}: {row['failed']} failed; first: {row['first_failure']}")
-                if failures > max(HOPELESS_FAILURES, made):
-                    raise SynfaceError(
-                        f"{failures} images failed, {made} were made; for example {row['first_failure']}"
-                    )
+                if lost > max(HOPELESS_FAILURES, made):
+                    raise SynfaceError(f"{lost} images failed, {made} were made; for example {row['first_failure']}")
                 if left:
                     # shards in hand are dropped: they may need longer than a stop signal leaves
                     signals.check_stop()
-                if left and time.monotonic() > deadline:
+                used = budget.over()
+                if left and used:
                     raise PartialError(
-                        f"stopped after how.max_hours = {config.how.max_hours}: {len(left)} of {plan.shards} shards "
-                        "are missing; the same command continues"
+                        f"stopped after {used}: {len(left)} of {plan.shards} shards are missing; the same command "
+                        "continues"
                     )
         except RayError as error:
             if attempt + 1 == config.how.rounds:
@@ -174,25 +200,26 @@ def _make(
                     f"finished is kept, the same command continues. Last error: {error}"
                 ) from error
             say(f"generate: work was lost ({type(error).__name__}); round {attempt + 2} of {config.how.rounds}")
-        todo = sorted(left)
+        todo = list(left.values())
         if not todo:
             return
-    raise SynfaceError(f"shards {todo[:8]} were not made; the same command continues")
+    raise SynfaceError(f"shards {[s.number for s in todo[:8]]} were not made; the same command continues")
 
 
 def _stream(
     config: GenerateConfig,
-    config_hash: str,
     identities: Identities,
-    plan: ShardPlan,
     versions: dict[str, str],
-    todo: list[int],
+    erased: frozenset[str],
+    todo: list[Shard],
 ) -> Iterator[dict[str, Any]]:
     """What was written, shard by shard, as it is finished."""
     how = config.how
     smallest, largest = pool_size(config, len(todo), demand.nodes(), demand.autoscaled())
     actor, writer = bundles(config)
-    requests = [_request(s, plan.rows(s), identities) for s in todo]
+    requests = [_request(shard, identities) for shard in todo]
+    # one copy a node, which its actors share; in a list, or Ray would look for a whole argument to fetch
+    references = None if config.scoring.unique_below is None else [ray.put(identities.reference_nd)]
     # a block per request, or one actor would get them all
     stream = ray.data.from_items(requests, override_num_blocks=len(requests))
     stream.context.enable_progress_bars = False
@@ -205,14 +232,14 @@ def _stream(
         warnings.filterwarnings("ignore", message=".*ray_remote_args.*")
         stream = stream.map(
             cast(Any, ShardActor),
-            fn_constructor_args=(config, config_hash, search_path),
+            fn_constructor_args=(config, search_path, references, erased),
             compute=actors,
             num_cpus=actor["CPU"],
             num_gpus=actor["GPU"] or None,
             max_restarts=how.restarts,
             max_task_retries=how.restarts,
         )
-    write = functools.partial(write_row, output=config.output, config_hash=config_hash, versions=versions)
+    write = functools.partial(write_row, output=config.output, versions=versions)
     # bounded, or Ray starts a process for every shard that waits
     writers = TaskPoolStrategy(size=how.writers or math.ceil(largest / ACTORS_PER_WRITER))
     stream = stream.map(write, compute=writers, num_cpus=writer["CPU"])
@@ -250,12 +277,15 @@ def pool_size(config: GenerateConfig, shards: int, nodes: list[demand.Resources]
     return config.how.min_actors, largest
 
 
-def _request(shard: int, labels: range, identities: Identities) -> dict[str, Any]:
-    columns = identities.slice(labels)
+def _request(shard: Shard, identities: Identities) -> dict[str, Any]:
+    columns = identities.slice(shard.labels)
     return {
-        "shard": shard,
-        "start": labels.start,
-        "stop": labels.stop,
+        "shard": shard.number,
+        "start": shard.labels.start,
+        "stop": shard.labels.stop,
+        "first_sample": shard.samples.start,
+        "stop_sample": shard.samples.stop,
+        "config_hash": shard.config_hash,
         "columns": b"" if columns is None else _to_ipc(columns),
     }
 

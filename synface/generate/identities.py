@@ -1,45 +1,78 @@
 """The identities of a run: a table's rows, or the first ones of a generator's own space."""
 
+import hashlib
 from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
 
 from synface.core import sphere
-from synface.core.errors import InputError
+from synface.generate import scoring
 from synface.generate.config import GenerateConfig
 from synface.generate.generators import Description, Generator
 from synface.generate.plan import Identity
+from synface.generate.scoring import Scorer
 from synface.ops.progress import say
-from synface.settings import input_uris
+from synface.settings import canonical_json, input_uris
 from synface.store import artifact, schemas, tables
 
 NEAREST = "nearest_cosine"
+REFERENCE = "reference"
 
 
 @dataclass(frozen=True)
 class Identities:
-    """What the plan needs of the identities; `columns` is None where the generator knows them by label."""
+    """What the plan needs of the identities.
+
+    Attributes:
+        count: how many.
+        columns: their rows; None where the generator knows them by label.
+        reference_nd: the inquiries' embeddings by the scorer, by label; None where images are not scored.
+    """
 
     count: int
     columns: pa.Table | None
+    reference_nd: np.ndarray | None = None
+
+    def digest(self, count: int) -> str | None:
+        """sha256 of the first `count`; None where the generator knows them by label.
+
+        It does not hold `nearest_cosine`, which more identities change.
+        """
+        if self.columns is None:
+            return None
+        rows = self.columns.slice(0, count)
+        digest = hashlib.sha256(
+            canonical_json([rows[n].to_pylist() for n in ("identity_id", "source", "seed")]).encode()
+        )
+        for name in ("embedding", REFERENCE):
+            if name in rows.column_names:
+                digest.update(schemas.embeddings(rows, name).tobytes())
+        return digest.hexdigest()
 
     def slice(self, labels: range) -> pa.Table | None:
         """The rows that an actor needs for some labels."""
         return None if self.columns is None else self.columns.slice(labels.start, len(labels))
 
 
-def open_identities(config: GenerateConfig, description: Description) -> Identities:
-    """Read and check the identities; the embeddings are kept only for a generator that needs them.
+def open_identities(config: GenerateConfig, description: Description, scorer: Scorer | None = None) -> Identities:
+    """Read and check the identities; the embeddings are kept only for a generator or scorer that needs them.
 
     Raises:
         InputError: missing, damaged, NaN or non-unit embeddings, duplicate ids; embeddings of another recognizer than
-            the generator's.
+            the generator's or the scorer's.
     """
     if config.identities is None:
+        if scorer is not None:
+            scoring.references(config, scorer, None)
         return Identities(config.num_identities or 0, None)
     table = tables.read_identities(config.identities)
-    check_embedder(table, description, config.identities)
+    if description.embedder_sha256:
+        stated = schemas.metadata_of(table.schema)
+        where = f"identities {config.identities}"
+        schemas.check_embedder(
+            stated, description.embedder, description.embedder_sha256, where, "the generator understands"
+        )
     if description.inquiries_below is not None:
         kept = sphere.unique_rows(schemas.embeddings(table), description.inquiries_below)
         say(
@@ -54,40 +87,33 @@ def open_identities(config: GenerateConfig, description: Description) -> Identit
         table = table.drop_columns([n for n in (NEAREST,) if n in table.column_names])
         table = table.append_column(NEAREST, pa.array(nearest))
         names.append(NEAREST)
-    return Identities(table.num_rows, table.select(names))
+    if scorer is None:
+        return Identities(table.num_rows, table.select(names))
+    reference_nd = scoring.references(config, scorer, table)
+    columns = table.select(names)
+    if config.scoring.references is not None or not description.needs_embedding:
+        columns = columns.append_column(REFERENCE, schemas.embedding_column(reference_nd))
+    return Identities(table.num_rows, columns, reference_nd)
 
 
-def check_embedder(table: pa.Table, description: Description, where: str) -> None:
-    """InputError for embeddings of another recognizer: a network fed with them still draws faces, but not theirs."""
-    stated = schemas.metadata_of(table.schema)
-    found = stated.get("embedder_sha256", "")
-    if description.embedder_sha256 and found != description.embedder_sha256:
-        raise InputError(
-            f"identities {where}: embedded by {stated.get('embedder', 'an unknown recognizer')!r} (weights "
-            f"{found[:12] or 'unknown'}), but the generator understands {description.embedder!r} (weights "
-            f"{description.embedder_sha256[:12]}); embed or pack the identities with that recognizer"
-        )
-
-
-def input_digests(config: GenerateConfig, description: Description) -> dict[str, str]:
+def input_digests(config: GenerateConfig, description: Description, scorer: Scorer | None = None) -> dict[str, str]:
     """Digest of every input of a run: of its content, or of what of it decides pixels."""
-    return {
-        path: description.digests.get(path) or artifact.content_digest(uri) for path, uri in input_uris(config).items()
-    }
+    known = description.digests | scoring.digests(scorer)
+    return {path: known.get(path) or artifact.content_digest(uri) for path, uri in input_uris(config).items()}
 
 
 def rows_to_identities(columns: pa.Table, first_label: int) -> list[Identity]:
     """A slice of `Identities.columns` as identities; labels count from `first_label`."""
-    embedding_nd: np.ndarray | list[None] = [None] * columns.num_rows
-    if "embedding" in columns.column_names:
-        embedding_nd = schemas.embeddings(columns)
-    nearest = [None] * columns.num_rows if NEAREST not in columns.column_names else columns[NEAREST].to_pylist()
+    unknown: list[None] = [None] * columns.num_rows
+    found = {n: schemas.embeddings(columns, n) for n in ("embedding", REFERENCE) if n in columns.column_names}
+    nearest = unknown if NEAREST not in columns.column_names else columns[NEAREST].to_pylist()
     rows = zip(
         columns["identity_id"].to_pylist(),
         columns["source"].to_pylist(),
         columns["seed"].to_pylist(),
-        embedding_nd,
+        found.get("embedding", unknown),
         nearest,
+        found.get(REFERENCE, found.get("embedding", unknown)),
         strict=True,
     )
     return [Identity(first_label + i, *row) for i, row in enumerate(rows)]

@@ -4,13 +4,16 @@ import time
 from typing import Any
 
 from synface.core.errors import PartialError, SynfaceError
+from synface.generate import scoring
 from synface.generate.config import GenerateConfig
 from synface.generate.distributed import generate
 from synface.generate.generators import Description, find_generator
-from synface.generate.identities import Identities, input_digests, open_identities
+from synface.generate.identities import Identities, open_identities
 from synface.generate.plan import ShardPlan, plan_shards
+from synface.generate.scoring import Scorer
+from synface.generate.versions import open_table
 from synface.ops import cluster
-from synface.store import artifact, card, ledger
+from synface.store import artifact, card, erasure, ledger
 from synface.store import uri as uris
 
 KIND = "images"
@@ -18,14 +21,18 @@ KIND = "images"
 
 def plan(config: GenerateConfig) -> dict[str, Any]:
     """What would be made, without making it; the inputs are read and checked."""
-    _, description, identities, shards = _prepare(config)
+    description, scorer, identities = _prepare(config)
+    shards = plan_shards(
+        identities.count, config.images_per_identity, config.images_per_shard, description.images_per_minute
+    )
     return {
         "identities": identities.count,
         "images": shards.images,
         "shards": shards.shards,
-        "images_per_shard": shards.images_in(0),
+        "images_per_shard": shards.shard(0).images,
         "generator": description.name,
         "weights_sha256": description.weights_sha256,
+        "scorer_sha256": None if scorer is None else scorer.sha256,
         "licence": description.licence,
         "core_minutes": round(shards.images / description.images_per_minute, 2),
     }
@@ -36,20 +43,20 @@ def run(config: GenerateConfig) -> dict[str, Any]:
 
     Raises:
         PartialError: some images could not be made (they stand in the ledger with their keys; the table
-            without them is whole and readable), or the time budget is over.
+            without them is whole and readable), or a budget is over.
         InputError: refused input, before any work.
     """
     started = time.monotonic()
     config = config.model_copy(update={"output": uris.absolute(config.output)})
-    _, description, identities, shards = _prepare(config)
-    components = {description.name: description.version, "weights": description.weights_sha256}
-    opened = artifact.open_output(config, input_digests(config, description), components=components)
+    description, scorer, identities = _prepare(config)
+    opened, shards = open_table(config, description, scorer, identities)
     if opened.finished is not None and not opened.finished.numbers["failed"]:
         return _result(config, opened.finished.numbers, started, cached=True)
     ledger.write_work(config.output, shards.shards, shards.images)
     versions = cluster.versions() | {f"generator:{description.name}": description.version}
-    entries = generate(config, opened.config_hash, identities, shards, versions)
-    numbers = _commit(config, opened, description, shards, entries, versions)
+    entries = generate(config, identities, shards, versions, erasure.erased(config.output))
+    numbers = _numbers(config, description, scorer, identities, shards, entries)
+    _commit(config, opened, entries, numbers, versions)
     result = _result(config, numbers, started, cached=False)
     if numbers["failed"]:
         error = PartialError(
@@ -61,32 +68,32 @@ def run(config: GenerateConfig) -> dict[str, Any]:
     return result
 
 
-def _prepare(config: GenerateConfig) -> tuple[Any, Description, Identities, ShardPlan]:
+def _prepare(config: GenerateConfig) -> tuple[Description, Scorer | None, Identities]:
+    """What is known before any work; everything that can be refused is."""
     kind = find_generator(config.generator)
     description = kind.describe(config)
+    scoring.check(config)
+    scorer = scoring.describe(config)
     if config.num_identities is not None:
         kind.own_identities(config, range(1))
-    identities = open_identities(config, description)
-    shards = plan_shards(
-        identities.count, config.images_per_identity, config.images_per_shard, description.images_per_minute
-    )
-    return kind, description, identities, shards
+    return description, scorer, open_identities(config, description, scorer)
 
 
-def _commit(
+def _numbers(
     config: GenerateConfig,
-    opened: artifact.Opened,
     description: Description,
+    scorer: Scorer | None,
+    identities: Identities,
     shards: ShardPlan,
     entries: dict[int, ledger.ShardEntry],
-    versions: dict[str, str],
 ) -> dict[str, Any]:
-    """The card, then the manifest, from the ledger's entries."""
+    """The result's main numbers, from the ledger's entries."""
     missing = [s for s in range(shards.shards) if s not in entries]
     if missing:
         raise SynfaceError(f"{config.output}: shards {missing[:8]} are not in the ledger; run the same command again")
     made = [entries[s] for s in range(shards.shards)]
-    failed = [f for e in made for f in e.failed]
+    lost = [f for e in made for f in e.failed]
+    failed = ledger.to_try_again(lost)
     numbers = {
         "images": sum(e.rows for e in made),
         "identities": shards.identities,
@@ -100,14 +107,31 @@ def _commit(
         "sources": description.sources,
         "source_type": description.source_type,
     }
+    digest = identities.digest(identities.count)
+    if digest is not None:
+        numbers["identities_sha256"] = digest
+    if scorer is not None:
+        numbers |= {"scorer": scorer.name, "scorer_sha256": scorer.sha256, "refused": len(lost) - len(failed)}
     if failed:
         first = failed[0]
         numbers["first_failure"] = f"{first['identity_id']}, sample {first['sample']}: {first['error']}"
-    files = [e.file for e in made]
-    manifest = artifact.build_manifest(config, opened, KIND, files, numbers, versions)
-    card.write_card(config.output, manifest)
-    artifact.write_manifest(config.output, manifest)
     return numbers
+
+
+def _commit(
+    config: GenerateConfig,
+    opened: artifact.Opened,
+    entries: dict[int, ledger.ShardEntry],
+    numbers: dict[str, Any],
+    versions: dict[str, str],
+) -> None:
+    """The card, then the manifest."""
+    earlier = artifact.earlier_versions(config.output)
+    if earlier:
+        numbers["version"] = max(earlier) + 1
+    numbers |= erasure.numbers(config.output)
+    files = ledger.files(config.output, entries)
+    card.publish(config.output, artifact.build_manifest(config, opened, KIND, files, numbers, versions))
 
 
 def _result(config: GenerateConfig, numbers: dict[str, Any], started: float, cached: bool) -> dict[str, Any]:

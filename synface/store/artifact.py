@@ -16,6 +16,10 @@ from synface.store import uri as uris
 
 PLAN = "_synface/plan.json"
 MANIFEST = "_synface/manifest.json"
+#: manifests of earlier versions of a table that grew, compacted or lost identities: 00001.json and on
+MANIFESTS = "_synface/manifests"
+#: signs of life of runs under way (store.leases)
+LEASES = "_synface/leases"
 MANIFEST_VERSION = 1
 
 
@@ -64,14 +68,40 @@ def write_file(output: str, path: str, data: bytes, rows: int | None = None) -> 
 def load_manifest(uri: str) -> Manifest | None:
     """The manifest at an output URI, or None where nothing is finished."""
     place = uris.join(uri, MANIFEST)
-    if not uris.exists(place):
-        return None
+    return _read_manifest(place) if uris.exists(place) else None
+
+
+def _read_manifest(place: str) -> Manifest:
     try:
         data = json.loads(uris.read_bytes(place))
         data["files"] = tuple(FileEntry(**f) for f in data["files"])
         return Manifest(**data)
     except (ValueError, TypeError, KeyError) as error:
         raise InputError(f"{place}: damaged manifest ({error}); delete it and run the verb again") from error
+
+
+def earlier_versions(uri: str) -> dict[int, Manifest]:
+    """The manifests that were followed by another one, by version from 1 on; the files that they list still stand."""
+    names = [p for p, _ in uris.list_files(uris.join(uri, MANIFESTS)) if p.endswith(".json")]
+    return {int(name[:-5]): _read_manifest(uris.join(uri, MANIFESTS, name)) for name in names}
+
+
+def keep_version(uri: str) -> int:
+    """Keep the current manifest beside the next one, which the caller is about to make; returns the next version.
+
+    Again after a kill: the same.
+    """
+    data = uris.read_bytes(uris.join(uri, MANIFEST))
+    versions = earlier_versions(uri)
+    last = max(versions, default=0)
+    if last and uris.read_bytes(_version_place(uri, last)) == data:
+        return last + 1
+    uris.write_bytes(_version_place(uri, last + 1), data)
+    return last + 2
+
+
+def _version_place(uri: str, version: int) -> str:
+    return uris.join(uri, MANIFESTS, f"{version:05d}.json")
 
 
 def require(uri: str, kind: str | None = None) -> Manifest:
@@ -126,11 +156,15 @@ def open_output(
             missing, or the output cannot be written.
     """
     inputs = input_digests(config) if digests is None else digests
-    fields = hashed_fields(config, inputs) | ({"components": components} if components else {})
+    fields = asked_fields(config, inputs, components)
     name = config_hash(fields)
-    place = uris.join(config.output, PLAN)
-    asked = _asked(place)
+    found = read_plan(config.output)
+    asked = None if found is None else found["config"]
     if asked is not None and config_hash(asked) != name and _has_work(config.output):
+        for earlier in earlier_versions(config.output).values():
+            whole = _all_there(config.output, earlier) and not earlier.numbers.get("failed")
+            if earlier.config_hash == name and whole:
+                return Opened(name, fields, inputs, earlier)
         changes = "\n".join(f"  {line}" for line in differences(asked, fields))
         raise InputError(
             f"{config.output}: holds the result of another configuration; choose another output, or "
@@ -138,18 +172,29 @@ def open_output(
         )
     if asked is None or config_hash(asked) != name:
         uris.check_writable(config.output)
-        uris.write_bytes(place, (canonical_json({"config": fields}) + "\n").encode())
+        write_plan(config.output, fields)
     return Opened(name, fields, inputs, _finished(config.output, name))
 
 
-def _asked(place: str) -> dict[str, Any] | None:
-    """The configuration that a plan holds, or None where there is no plan."""
+def asked_fields(config: StageConfig, digests: dict[str, str], components: dict[str, str] | None) -> dict[str, Any]:
+    """Everything that names a result, as a plan and a manifest hold it."""
+    return hashed_fields(config, digests) | ({"components": components} if components else {})
+
+
+def write_plan(output: str, fields: dict[str, Any], **more: Any) -> None:
+    """Say what is asked: the configuration, and what only its verb understands."""
+    uris.write_bytes(uris.join(output, PLAN), (canonical_json({"config": fields, **more}) + "\n").encode())
+
+
+def read_plan(output: str) -> dict[str, Any] | None:
+    """What `write_plan` wrote, or None where there is no plan. InputError for a damaged one."""
+    place = uris.join(output, PLAN)
     if not uris.exists(place):
         return None
     try:
-        fields = json.loads(uris.read_bytes(place))["config"]
-        config_hash(fields)
-        return fields
+        found = json.loads(uris.read_bytes(place))
+        config_hash(found["config"])
+        return found
     except (ValueError, KeyError, TypeError) as error:
         raise InputError(f"{place}: damaged plan ({error}); choose another output or delete it") from error
 
@@ -157,15 +202,19 @@ def _asked(place: str) -> dict[str, Any] | None:
 def _has_work(output: str) -> bool:
     """Whether anything stands at an output besides its plan and result lines (a run refused early leaves those)."""
     paths = (path for path, _ in uris.list_files(output))
-    return any(path != PLAN and not path.startswith("_synface/result-") for path in paths)
+    return any(path != PLAN and not path.startswith(("_synface/result-", LEASES)) for path in paths)
 
 
 def _finished(output: str, name: str) -> Manifest | None:
     manifest = load_manifest(output)
     if manifest is None or manifest.config_hash != name:
         return None
+    return manifest if _all_there(output, manifest) else None
+
+
+def _all_there(output: str, manifest: Manifest) -> bool:
     sizes = dict(uris.list_files(output))
-    return manifest if all(sizes.get(f.path) == f.bytes for f in manifest.files) else None
+    return all(sizes.get(f.path) == f.bytes for f in manifest.files)
 
 
 def build_manifest(

@@ -28,7 +28,7 @@ BODY = """
 | configuration hash | `{config_hash}` |
 | content digest | `{digest}` |
 | images that could not be made | {failed} |
-| leakage against real galleries | {leakage} |
+| leakage against real galleries | {leakage} |{scored}
 
 ## Licences
 
@@ -53,6 +53,9 @@ images = datasets.load_dataset("path/to/this/folder", split="train")
 {config}```
 """
 
+SCORED = """
+| similarity measured by | `{scorer}`, weights `{scorer_sha256}` |
+| images that its filters refused | {refused} |"""
 
 SYNTHETIC = """\
 {images} images of {identities} synthetic identities, {size}x{size} pixels (ArcFace five-point crop, RGB), made by
@@ -76,6 +79,12 @@ def write_card(output: str, manifest: artifact.Manifest) -> None:
     uris.write_bytes(uris.join(output, CARD), card_text(manifest).encode())
 
 
+def publish(output: str, manifest: artifact.Manifest) -> None:
+    """The card, then the manifest: from here on this version of the table is the one that readers get."""
+    write_card(output, manifest)
+    artifact.write_manifest(output, manifest)
+
+
 def card_text(manifest: artifact.Manifest) -> str:
     """The card of an images table.
 
@@ -93,7 +102,7 @@ def card_text(manifest: artifact.Manifest) -> str:
     imported = manifest.verb == "import"
     facts = {
         "images": numbers["images"],
-        "identities": numbers["identities"],
+        "identities": numbers["identities"] - numbers.get("erased_identities", 0),
         "size": numbers["image_size"],
         "generator": numbers["generator"],
         "source_type": numbers["source_type"],
@@ -108,6 +117,7 @@ def card_text(manifest: artifact.Manifest) -> str:
         digest=manifest.content_digest,
         failed=numbers["failed"],
         leakage=numbers.get("leakage", "not measured yet (`synface audit`)"),
+        scored=SCORED.format(**numbers) if "scorer_sha256" in numbers else "",
         licences="\n".join(f"* {name}: {text}" for name, text in {"the images": licence, **sources}.items()),
         config=yaml.safe_dump(manifest.config, sort_keys=True),
     )

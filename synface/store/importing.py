@@ -93,9 +93,7 @@ def _copy(config: ImportConfig, opened: artifact.Opened) -> dict[str, Any]:
     }
     if rows.failures:
         numbers["first_failure"] = rows.failures[0]
-    manifest = artifact.build_manifest(config, opened, "images", [e.file for e in entries], numbers)
-    card.write_card(config.output, manifest)
-    artifact.write_manifest(config.output, manifest)
+    card.publish(config.output, artifact.build_manifest(config, opened, "images", [e.file for e in entries], numbers))
     return numbers
 
 

@@ -6,6 +6,7 @@ the manifest, written once all entries stand, lists exactly one file per shard.
 """
 
 import json
+from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -18,6 +19,8 @@ LEDGER = "_synface/ledger"
 DATA = "data"
 #: how many shards the run makes, for `synface status`
 WORK = "_synface/work.json"
+#: which larger files hold which shards
+COMPACTED = "_synface/compacted.json"
 LEDGER_VERSION = 1
 #: small objects are latency-bound: this many are read at once
 PARALLEL_READS = 16
@@ -48,6 +51,12 @@ def shard_path(shard: int, sha256: str) -> str:
     return f"{DATA}/train-{shard:05d}-{sha256[:12]}.parquet"
 
 
+def number_of(path: str) -> tuple[str, int]:
+    """``train`` (a shard) or ``compact``, and the number, of a data file's path."""
+    kind, number, _ = path.removeprefix(f"{DATA}/").split("-")
+    return kind, int(number)
+
+
 def entry_path(shard: int) -> str:
     """``_synface/ledger/00042.json``."""
     return f"{LEDGER}/{shard:05d}.json"
@@ -57,6 +66,19 @@ def write_work(output: str, shards: int, images: int) -> None:
     """Note the size of the work; informative only, nothing depends on it."""
     text = json.dumps({"shards": shards, "images": images}, sort_keys=True)
     uris.write_bytes(uris.join(output, WORK), (text + "\n").encode())
+
+
+def failure(identity_id: str, sample: int, error: str, refused: bool = False) -> dict[str, Any]:
+    """One image that is left out: its key and why.
+
+    `refused`: by a filter, under all its keys; asking again would give the same, so its shard is finished.
+    """
+    return {"identity_id": identity_id, "sample": sample, "error": error} | ({"refused": True} if refused else {})
+
+
+def to_try_again(failed: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Those of a shard's left out images that another run may make."""
+    return [f for f in failed if not f.get("refused")]
 
 
 def write_shard(
@@ -74,9 +96,20 @@ def write_shard(
         shard, shard_path(shard, digest), digest, len(data), rows, config_hash, tuple(failed or ()), versions or {}
     )
     uris.write_bytes(uris.join(output, entry.path), data)
-    text = json.dumps(asdict(entry), sort_keys=True, indent=1, allow_nan=False)
-    uris.write_bytes(uris.join(output, entry_path(shard)), (text + "\n").encode())
+    write_entry(output, entry)
     return entry
+
+
+def write_entry(output: str, entry: ShardEntry) -> None:
+    """Write a ledger entry; its file stands already."""
+    text = json.dumps(asdict(entry), sort_keys=True, indent=1, allow_nan=False)
+    uris.write_bytes(uris.join(output, entry_path(entry.shard)), (text + "\n").encode())
+
+
+def write_compact_file(output: str, number: int, data: bytes, rows: int) -> artifact.FileEntry:
+    """Write one file of several shards' rows, ``data/compact-00003-0123456789ab.parquet``; not yet listed anywhere."""
+    path = f"{DATA}/compact-{number:05d}-{artifact.sha256_hex(data)[:12]}.parquet"
+    return artifact.write_file(output, path, data, rows)
 
 
 def read_entry(output: str, path: str) -> ShardEntry | None:
@@ -99,17 +132,74 @@ def load(output: str) -> dict[int, ShardEntry]:
     return {e.shard: e for e in entries if e is not None}
 
 
-def finished(output: str, config_hash: str) -> dict[int, ShardEntry]:
-    """The shards that need no more work: entry of this configuration, file there with the right size.
+def finished(output: str, config_hashes: Mapping[int, str]) -> dict[int, ShardEntry]:
+    """The shards that need no more work: entry of the hash that it should have, file there with the right size.
 
-    A shard with quarantined images is not finished: asking again tries them again.
+    A shard whose rows stand in a compacted file needs no file of its own. A shard with quarantined images is not
+    finished: asking again tries them again, unless a filter refused them.
     """
     sizes = {f"{DATA}/{p}": size for p, size in uris.list_files(uris.join(output, DATA))}
+    merged = compacted(output, sizes)
     return {
         shard: entry
         for shard, entry in load(output).items()
-        if entry.config_hash == config_hash and sizes.get(entry.path) == entry.bytes and not entry.failed
+        if entry.config_hash == config_hashes.get(shard)
+        and (sizes.get(entry.path) == entry.bytes or merged.holds(entry))
+        and not to_try_again(entry.failed)
     }
+
+
+@dataclass(frozen=True)
+class Compacted:
+    """Larger files that hold the rows of several shards, and those shards by the sha256 of their own files."""
+
+    files: tuple[artifact.FileEntry, ...] = ()
+    shards: dict[int, str] = field(default_factory=dict)
+
+    def holds(self, entry: ShardEntry) -> bool:
+        """Whether the very rows of this entry stand in the files."""
+        return self.shards.get(entry.shard) == entry.sha256
+
+
+def compacted(output: str, sizes: Mapping[str, int] | None = None) -> Compacted:
+    """What `write_compacted` wrote; nothing where there is none, or where a file of it is missing.
+
+    Args:
+        output: URI.
+        sizes: of the files below it, where they are known.
+    """
+    place = uris.join(output, COMPACTED)
+    if not uris.exists(place):
+        return Compacted()
+    try:
+        data = json.loads(uris.read_bytes(place))
+        found = Compacted(
+            tuple(artifact.FileEntry(**f) for f in data["files"]),
+            {int(n): str(sha) for n, sha in data["shards"].items()},
+        )
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        raise InputError(f"{place}: damaged ({error}); delete it and run the verb again") from error
+    if sizes is None:
+        sizes = {f"{DATA}/{p}": size for p, size in uris.list_files(uris.join(output, DATA))}
+    return found if all(sizes.get(f.path) == f.bytes for f in found.files) else Compacted()
+
+
+def write_compacted(output: str, found: Compacted) -> None:
+    """From here on the shards need no files of their own."""
+    shards = {str(shard): sha for shard, sha in found.shards.items()}
+    text = json.dumps({"files": [asdict(f) for f in found.files], "shards": shards}, sort_keys=True, indent=1)
+    uris.write_bytes(uris.join(output, COMPACTED), (text + "\n").encode())
+
+
+def files(output: str, entries: Mapping[int, ShardEntry]) -> list[artifact.FileEntry]:
+    """The files that hold the rows of some shards: compacted ones, and the others' own.
+
+    A compacted file counts only where all its shards are unchanged and among `entries`.
+    """
+    merged = compacted(output)
+    if not all(n in entries and merged.holds(entries[n]) for n in merged.shards):
+        merged = Compacted()
+    return [*merged.files, *(entry.file for _, entry in sorted(entries.items()) if not merged.holds(entry))]
 
 
 def forget(output: str, shard: int) -> None:

@@ -3,6 +3,7 @@
 Schemas carry ``schema_version`` in their metadata; readers accept the current one.
 """
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -34,8 +35,21 @@ def identities_schema(dim: int, metadata: dict[str, str] | None = None) -> pa.Sc
 IMAGE = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
 
 
-def images_schema(attributes: pa.StructType, metadata: dict[str, str] | None = None) -> pa.Schema:
-    """The images table; `attributes` is the struct of what the generator knows (pose, light, ...)."""
+#: columns of a scored images table, beside `similarity_inquiry`
+SCORES = (
+    pa.field("similarity_other", pa.float32()),  # largest cosine to an earlier identity's inquiry
+    pa.field("quality", pa.float32()),  # norm of the scorer's feature
+    pa.field("attempt", pa.int32(), nullable=False),  # how often it was made again
+)
+
+
+def images_schema(
+    attributes: pa.StructType, metadata: dict[str, str] | None = None, scored: bool = False
+) -> pa.Schema:
+    """The images table; `attributes` is the struct of what the generator knows (pose, light, ...).
+
+    Metadata of a scored one: ``scorer`` (name), ``scorer_sha256`` (of its weights).
+    """
     fields = [
         pa.field("image", IMAGE),  # nullable, or Hugging Face's reader does not see an image in it
         pa.field("label", pa.int64(), nullable=False),
@@ -49,6 +63,7 @@ def images_schema(attributes: pa.StructType, metadata: dict[str, str] | None = N
         pa.field("generator", pa.string(), nullable=False),
         pa.field("weights_sha256", pa.string(), nullable=False),
         pa.field("config_hash", pa.string(), nullable=False),
+        *(SCORES if scored else ()),
     ]
     return pa.schema(fields, metadata=_metadata(metadata, "images"))
 
@@ -62,9 +77,31 @@ def metadata_of(schema: pa.Schema) -> dict[str, str]:
     return {k.decode(): v.decode(errors="replace") for k, v in (schema.metadata or {}).items()}
 
 
-def embeddings(table: pa.Table) -> np.ndarray:
-    """The embedding column as float32 [n, d] (a copy that may be written)."""
-    column = table["embedding"].combine_chunks()
+def check_embedder(stated: Mapping[str, str], name: str, sha256: str, where: str, who: str) -> None:
+    """Refuse embeddings of another recognizer: a network fed with them still works, but on other people.
+
+    Args:
+        stated: metadata of the table that holds them (``embedder``, ``embedder_sha256``).
+        name: the recognizer that is needed.
+        sha256: of its weights.
+        where: the table, for the message.
+        who: needs them, with a verb: "the generator understands".
+
+    Raises:
+        InputError: the sha256 of the two recognizers' weights differ, or the table states none.
+    """
+    found = stated.get("embedder_sha256", "")
+    if found != sha256:
+        raise InputError(
+            f"{where}: embedded by {stated.get('embedder', 'an unknown recognizer')!r} (weights "
+            f"{found[:12] or 'unknown'}), but {who} {name!r} (weights {sha256[:12]}); embed or pack the "
+            "identities with that recognizer"
+        )
+
+
+def embeddings(table: pa.Table, name: str = "embedding") -> np.ndarray:
+    """A column of embeddings as float32 [n, d] (a copy that may be written)."""
+    column = table[name].combine_chunks()
     dim = column.type.list_size
     return np.array(column.flatten().to_numpy(zero_copy_only=False), np.float32).reshape(-1, dim)
 

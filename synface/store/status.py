@@ -5,35 +5,41 @@ import time
 from typing import Any
 
 from synface.core.errors import InputError
-from synface.store import artifact, ledger
+from synface.settings import config_hash
+from synface.store import artifact, leases, ledger
 from synface.store import uri as uris
 
 
 def status(uri: str) -> dict[str, Any]:
-    """State, shards and rows done, failed images and, for a run under way, its rate and time to go.
+    """State, shards and rows done, failed images, runs under way and, for an unfinished table, rate and time to go.
 
     The rate comes from the ledger files' times of the last run: from the first to the last of them.
     """
     if not uris.exists(uris.join(uri, artifact.PLAN)):
         artifact.require(uri)
     manifest = artifact.load_manifest(uri)
-    found: dict[str, Any] = {"uri": uri, "state": "finished" if manifest else "unfinished"}
+    asked = artifact.read_plan(uri)
+    growing = manifest is not None and asked is not None and config_hash(asked["config"]) != manifest.config_hash
+    state = "growing" if growing else "finished" if manifest else "unfinished"
+    found: dict[str, Any] = {"uri": uri, "state": state, "running": leases.living(uri, time.time())}
     if manifest is not None:
         found |= {"verb": manifest.verb, "kind": manifest.kind, "config_hash": manifest.config_hash}
         found |= {"files": len(manifest.files), "bytes": sum(f.bytes for f in manifest.files)}
         found["rows"] = sum(f.rows or 0 for f in manifest.files)
+        found["version"] = manifest.numbers.get("version", 1)
         if manifest.numbers.get("failed"):
-            found["state"] = "finished in part"
-            found["failed"] = manifest.numbers["failed"]
+            found["state"] = "growing" if growing else "finished in part"
     entries = ledger.load(uri)
     if not entries:
         return found
     found |= {"shards_done": len(entries), "rows": sum(e.rows for e in entries.values())}
-    found["failed"] = sum(len(e.failed) for e in entries.values())
+    left_out = [f for e in entries.values() for f in e.failed]
+    found["failed"] = len(ledger.to_try_again(left_out))
+    found["refused"] = len(left_out) - found["failed"]
     total = _shards_asked(uri)
     if total:
         found["shards"] = total
-    if manifest is None and total:
+    if (manifest is None or growing) and total:
         found |= _pace(uri, total)
     return found
 

@@ -275,6 +275,17 @@ def delete_files(uri: str) -> None:
         delete_file(join(uri, path))
 
 
+def store_time(uri: str) -> float:
+    """Seconds since the epoch by the clock that gives files below `uri` their times; writes and deletes a probe."""
+    probe = join(uri, "_synface", f"probe-{uuid.uuid4().hex[:12]}")
+    write_bytes(probe, b"probe")
+    try:
+        name = probe.rsplit("/", 1)[-1]
+        return next(t for path, _, t in list_infos(join(uri, "_synface"), recursive=False) if path == name)
+    finally:
+        delete_file(probe)
+
+
 def check_writable(uri: str) -> None:
     """Write and delete a probe below `uri`, before any work: seconds, not the first hour of a run.
 

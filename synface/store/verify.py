@@ -17,7 +17,8 @@ def verify(uri: str, repair: bool | str = False) -> dict[str, Any]:
     With `repair` the damaged shards are dropped from the ledger (and their files removed), so that running
     the verb again makes exactly those again. Exit code 1 when something is damaged.
     """
-    entries = {e.path: (e.file, e.shard) for e in ledger.load(uri).values()}
+    merged = ledger.compacted(uri)
+    entries = {e.path: (e.file, e.shard) for e in ledger.load(uri).values() if not merged.holds(e)}
     listed: dict[str, artifact.FileEntry] = {path: file for path, (file, _) in entries.items()}
     manifest = artifact.load_manifest(uri)
     if manifest is not None:
@@ -32,6 +33,8 @@ def verify(uri: str, repair: bool | str = False) -> dict[str, Any]:
         for one in damaged:
             if one["path"] in entries:
                 ledger.forget(uri, entries[one["path"]][1])
+            if one["path"] in {f.path for f in merged.files}:
+                uris.delete_file(uris.join(uri, ledger.COMPACTED))
             uris.delete_file(uris.join(uri, one["path"]))
     result: dict[str, Any] = {
         "uri": uri,

@@ -8,7 +8,6 @@ import torch
 from torch import distributed
 
 from synface.core import crops, rng
-from synface.core.errors import InputError
 from synface.models import weights
 from synface.ops.progress import Progress, say
 from synface.store import schemas, tables
@@ -227,13 +226,10 @@ def read_inquiries(uri: str, embedder: str) -> Any:
         InputError: no such table, or embeddings of another recognizer.
     """
     table = tables.read_identities(uri)
-    stated = schemas.metadata_of(table.schema).get("embedder_sha256")
     own = weights.read_config(embedder).sha256
-    if stated != own:
-        raise InputError(
-            f"how.inquiries {uri}: embedded by weights {str(stated)[:12]}, the embedder {embedder!r} has {own[:12]}; "
-            "embed or pack them with that recognizer"
-        )
+    schemas.check_embedder(
+        schemas.metadata_of(table.schema), embedder, own, f"how.inquiries {uri}", "the training's embedder is"
+    )
     return table
 
 

@@ -4,7 +4,7 @@ import hashlib
 from pathlib import Path
 
 #: what may differ between two runs of one recipe: times, logs, HTML, and the bookkeeping of who did what when
-TIMES_AND_LOGS = ("_synface/result-", "_synface/tensorboard/", "_synface/train/", "/report/")
+TIMES_AND_LOGS = ("_synface/result-", "_synface/tensorboard/", "_synface/train/", "/_synface/leases/", "/report/")
 
 
 def digests(root: Path) -> dict[str, str]:

@@ -71,6 +71,6 @@ def test_command(ray_cluster, tmp_path, capsys):
     other = asked.replace_schema_metadata({"embedder_sha256": "0" * 64})
     pq.write_table(other, tmp_path / "asked.parquet")
     assert main([*command, "--output", str(tmp_path / "other")]) == 2
-    assert "embeddings of another recognizer (sha256 000000000000)" in capsys.readouterr().out
+    assert "(weights 000000000000), but the judge is" in capsys.readouterr().out
     assert not (tmp_path / "other").exists()
     assert main(["pack", "--verify-realised", str(tmp_path / "nothing"), "--output", output]) == 2

@@ -48,8 +48,8 @@ def write_identities(output, count=6, source="pattern", embedding_nd=None, ids=N
     return config.output
 
 
-def files(output, skip=("result-",)):
-    """Every file below an output by its path, without those that may hold times."""
+def files(output, skip=("result-", "leases/")):
+    """Every file below an output by its path, without those that may hold times, and dead runs' leases."""
     root = Path(output)
     found = {p.relative_to(root).as_posix(): p.read_bytes() for p in root.rglob("*") if p.is_file()}
     return {k: v for k, v in found.items() if not any(s in k for s in skip)}

@@ -78,7 +78,11 @@ def wait_for_shards(process: subprocess.Popen, output: str, count: int) -> None:
 
 
 def remote_files(output: str) -> dict[str, bytes]:
-    return {p: uris.read_bytes(uris.join(output, p)) for p, _ in uris.list_files(output) if "result-" not in p}
+    return {
+        p: uris.read_bytes(uris.join(output, p))
+        for p, _ in uris.list_files(output)
+        if "result-" not in p and "leases/" not in p
+    }
 
 
 @pytest.fixture(scope="module")

@@ -8,17 +8,17 @@ from synface.generate.plan import SHARDS_WANTED, SMALLEST_SHARD, Identity, plan_
 @given(st.integers(1, 3000), st.integers(1, 100), st.none() | st.integers(1, 5000), st.integers(64, 4096))
 def test_every_image_is_in_exactly_one_shard(identities, samples, per_shard, largest):
     plan = plan_shards(identities, samples, per_shard, largest)
-    rows = [label for shard in range(plan.shards) for label in plan.rows(shard)]
+    rows = [label for shard in range(plan.shards) for label in plan.shard(shard).labels]
     assert rows == list(range(identities))
-    assert sum(plan.images_in(s) for s in range(plan.shards)) == plan.images == identities * samples
+    assert sum(plan.shard(s).images for s in range(plan.shards)) == plan.images == identities * samples
     limit = max(per_shard or largest, SMALLEST_SHARD if per_shard is None else 1, samples)
-    assert max(plan.images_in(s) for s in range(plan.shards)) <= limit
+    assert max(plan.shard(s).images for s in range(plan.shards)) <= limit
 
 
 def test_automatic_shards_balance_small_sets_and_bound_large_ones():
     assert plan_shards(1200, 2, None, 2048).shards == SHARDS_WANTED
     assert plan_shards(4, 2, None, 2048).shards == 1
-    assert plan_shards(10**6, 64, None, 2048).images_in(0) == 2048
+    assert plan_shards(10**6, 64, None, 2048).shard(0).images == 2048
 
 
 def test_keys_are_seed_identity_and_sample_alone():
@@ -35,4 +35,4 @@ def test_keys_are_seed_identity_and_sample_alone():
 @pytest.mark.parametrize("samples", [1, 5, 100])
 def test_a_shard_holds_whole_identities(samples):
     plan = plan_shards(10, samples, 12, 2048)
-    assert plan.identities_per_shard == max(1, 12 // samples)
+    assert plan.parts[0].identities_per_shard == max(1, 12 // samples)

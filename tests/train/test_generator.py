@@ -397,7 +397,7 @@ def test_inquiries_of_another_embedder_are_refused(toy_images, networks, tmp_pat
     table = identities_table(list("abcd"), x, ["toy"] * 4, [0] * 4, {"embedder_sha256": "ab" * 32})
     (tmp_path / "ids.parquet").write_bytes(parquet_bytes(table))
     how = {"in_process": True, "inquiries": str(tmp_path / "ids.parquet")}
-    with pytest.raises(InputError, match="embedded by weights abababababab"):
+    with pytest.raises(InputError, match="weights abababababab"):
         generator_run.plan(config_of(toy_images, networks, tmp_path / "out", how=how))
 
 

@@ -112,7 +112,8 @@ class CemifaceGenerator:
         config = self._config
         wanted = [self._ask(item) for item in items]
         keys: list[sampling.Key] = [
-            (item.identity.identity_id, int(a.noise_n[0])) for item, a in zip(items, wanted, strict=True)
+            (item.identity.identity_id, int(a.noise_n[0]), *item.key[3:])
+            for item, a in zip(items, wanted, strict=True)
         ]
         own = np.stack([np.asarray(item.identity.embedding, np.float32) for item in items])
         nearest = [item.identity.nearest_cosine for item in items]
@@ -156,7 +157,8 @@ class CemifaceGenerator:
             image = self._inquiries.picture(item.identity.identity_id)
         except SynfaceError as error:
             return Failure(str(error))
-        return Sample(image, {"inquiry": True, "noise_sample": None, "similarity_expected": None, "cone_cosine": None})
+        facts = {"inquiry": True, "noise_sample": None, "similarity_expected": None, "cone_cosine": None}
+        return Sample(image, facts, copied=True)
 
 
 def _name(config: GenerateConfig) -> str:

@@ -18,6 +18,7 @@ class Sample:
     attributes: dict[str, Any] = field(default_factory=dict)
     m: float | None = None
     similarity_target: float | None = None
+    copied: bool = False  # of a given picture, which no other key changes: scored, but never refused
 
 
 @dataclass(frozen=True)

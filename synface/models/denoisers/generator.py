@@ -17,6 +17,7 @@ from synface.models import weights
 from synface.models.autoencoder import Autoencoder, AutoencoderConfig
 from synface.models.denoisers.config import DenoiserConfig, from_dict
 from synface.models.denoisers.unet import Denoiser
+from synface.store import schemas
 
 GENERATOR_KIND = "generator"
 AUTOENCODER_KIND = "autoencoder"
@@ -145,9 +146,8 @@ def check_embedder(config: weights.WeightsConfig, embedder: str, embedder_sha256
     Raises:
         InputError: the sha256 of the two recognizers' weights differ.
     """
-    if embedder_sha256 != config.details.get("embedder_sha256"):
-        raise InputError(
-            f"identities embedded by {embedder!r} (weights {embedder_sha256[:12] or 'unknown'}), but the generator "
-            f"understands {config.details.get('embedder')!r} (weights "
-            f"{str(config.details.get('embedder_sha256'))[:12]}); embed or pack the identities with that recognizer"
-        )
+    stated = {"embedder": embedder, "embedder_sha256": embedder_sha256}
+    own = config.details
+    schemas.check_embedder(
+        stated, str(own.get("embedder")), str(own.get("embedder_sha256")), "identities", "the generator understands"
+    )
