@@ -196,7 +196,8 @@ class _Writer:
     def image(self, label: int, data: bytes) -> bytes:
         if not self._label <= label < len(self.ranges):
             raise InputError(
-                f"label {label} after {self._label}: RecordIO needs rising labels below {len(self.ranges)}"
+                f"label {label} after {self._label}: RecordIO needs rising labels below {len(self.ranges)}; "
+                "`synface compact` sorts a table that grew"
             )
         self.images += 1
         first = self.ranges[label][0] if label == self._label and self.images > 1 else self.images
