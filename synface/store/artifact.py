@@ -23,6 +23,10 @@ LEASES = "_synface/leases"
 MANIFEST_VERSION = 1
 
 
+#: what reading a damaged JSON file may raise
+DAMAGE = (ValueError, TypeError, KeyError, AttributeError, RecursionError)
+
+
 @dataclass(frozen=True)
 class FileEntry:
     """One file of an artifact: path relative to the output URI, sha256, size, rows (None: not a table)."""
@@ -31,6 +35,14 @@ class FileEntry:
     sha256: str
     bytes: int
     rows: int | None = None
+
+    def __post_init__(self) -> None:
+        """ValueError for what no writer of ours leaves, a path out of the folder above all."""
+        counts = [self.bytes] if self.rows is None else [self.bytes, self.rows]
+        sound = isinstance(self.path, str) and isinstance(self.sha256, str)
+        sound = sound and all(isinstance(n, int) and not isinstance(n, bool) and n >= 0 for n in counts)
+        if not sound or any(part in ("", ".", "..") for part in self.path.split("/")):
+            raise ValueError(f"no file of an artifact: {self.path!r}")
 
 
 @dataclass(frozen=True)
@@ -73,11 +85,23 @@ def load_manifest(uri: str) -> Manifest | None:
 
 def _read_manifest(place: str) -> Manifest:
     try:
-        data = json.loads(uris.read_bytes(place))
-        data["files"] = tuple(FileEntry(**f) for f in data["files"])
-        return Manifest(**data)
-    except (ValueError, TypeError, KeyError) as error:
+        return parse_manifest(uris.read_bytes(place))
+    except DAMAGE as error:
+        if isinstance(error, InputError):
+            raise
         raise InputError(f"{place}: damaged manifest ({error}); delete it and run the verb again") from error
+
+
+def parse_manifest(data: bytes) -> Manifest:
+    """A manifest's text. Any of `DAMAGE` for something else."""
+    fields = json.loads(data)
+    fields["files"] = tuple(FileEntry(**f) for f in fields["files"])
+    found = Manifest(**fields)
+    texts = (found.verb, found.kind, found.config_hash)
+    trees = (found.config, found.inputs, found.numbers, found.versions)
+    if not all(isinstance(t, str) for t in texts) or not all(isinstance(t, dict) for t in trees):
+        raise TypeError("a field of another type")
+    return found
 
 
 def earlier_versions(uri: str) -> dict[int, Manifest]:
@@ -192,11 +216,20 @@ def read_plan(output: str) -> dict[str, Any] | None:
     if not uris.exists(place):
         return None
     try:
-        found = json.loads(uris.read_bytes(place))
-        config_hash(found["config"])
-        return found
-    except (ValueError, KeyError, TypeError) as error:
+        return parse_plan(uris.read_bytes(place))
+    except DAMAGE as error:
+        if isinstance(error, InputError):
+            raise
         raise InputError(f"{place}: damaged plan ({error}); choose another output or delete it") from error
+
+
+def parse_plan(data: bytes) -> dict[str, Any]:
+    """A plan's text. Any of `DAMAGE` for something else."""
+    found = json.loads(data)
+    config_hash(found["config"])
+    if not isinstance(found["config"]["fields"], dict):
+        raise TypeError("a field of another type")
+    return found
 
 
 def _has_work(output: str) -> bool:

@@ -37,7 +37,7 @@ def erased(output: str) -> frozenset[str]:
         return frozenset()
     try:
         return frozenset(str(one) for one in json.loads(uris.read_bytes(place))["sha256"])
-    except (ValueError, TypeError, KeyError) as error:
+    except artifact.DAMAGE as error:
         raise InputError(f"{place}: damaged ({error}); restore it, or erased identities are made again") from error
 
 

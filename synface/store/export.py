@@ -9,11 +9,12 @@ import pyarrow as pa
 from synface.core.errors import InputError, unknown_name
 from synface.store import artifact, tables
 from synface.store import uri as uris
-from synface.store.formats import folder, recordio, webdataset
+from synface.store.formats import folder, lmdb_file, recordio, webdataset
 
 #: format -> writer(image tables, output URI, number of images, number of identities)
 FORMATS: dict[str, Callable[[Iterator[pa.Table], str, int, int], dict[str, Any]]] = {
     "folder": folder.write,
+    "lmdb": lmdb_file.write,
     "recordio": recordio.write,
     "webdataset": webdataset.write,
 }

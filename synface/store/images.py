@@ -10,8 +10,8 @@ from synface.store import provenance
 
 #: format -> file suffix
 IMAGE_FORMATS = {"jpeg": "jpg", "png": "png", "webp": "webp"}
-#: refuse to decode anything larger: a face crop is at most a few megapixels
-MAX_PIXELS = 64 << 20
+#: refuse to decode anything larger: a face crop is at most a few megapixels, and a damaged header claims any size
+MAX_PIXELS = 16 << 20
 
 
 def encode(pixels_hwc: np.ndarray, image_format: str, quality: int, source_type: str) -> bytes:

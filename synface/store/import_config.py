@@ -12,8 +12,10 @@ class ImportConfig(StageConfig):
 
     verb: ClassVar[str] = "import"
 
-    source: InputUri = Field(description="URI of the folder, .rec or .tar; hashed by its files' names and sizes")
-    format: Literal["folder", "recordio", "webdataset"]
+    source: InputUri = Field(
+        description="URI of the folder, .rec, .tar, .zip or .lmdb; hashed by its files' names and sizes"
+    )
+    format: Literal["folder", "lmdb", "recordio", "webdataset", "zip"]
     name: str = Field(default="imported", description="stands as the generator in the table")
     licence: str = Field(min_length=1, description="of the images; a table without one has no card")
     source_type: Literal["digitalCapture", "algorithmicMedia", "trainedAlgorithmicMedia"] = Field(

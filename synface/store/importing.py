@@ -9,15 +9,17 @@ import pyarrow as pa
 from synface.core.errors import InputError, PartialError
 from synface.store import artifact, card, huggingface, images, ledger, schemas, tables
 from synface.store import uri as uris
-from synface.store.formats import folder, recordio, webdataset
+from synface.store.formats import folder, lmdb_file, recordio, webdataset, zipped
 from synface.store.formats.found import FoundImage
 from synface.store.import_config import ImportConfig
 
 #: format -> reader of a URI
 READERS: dict[str, Callable[[str], Iterator[FoundImage]]] = {
     "folder": folder.read,
+    "lmdb": lmdb_file.read,
     "recordio": recordio.read,
     "webdataset": webdataset.read,
+    "zip": zipped.read,
 }
 ATTRIBUTES = pa.struct([("place", pa.string())])
 

@@ -19,7 +19,7 @@ from typing import Any
 
 from synface.core.errors import InputError, SynfaceError
 from synface.store import uri as uris
-from synface.store.artifact import LEASES
+from synface.store.artifact import DAMAGE, LEASES
 
 RENEW_SECONDS = 60.0
 #: a run that has not renewed its lease for so long is dead; longer than any store is waited for (`store.s3`)
@@ -89,5 +89,5 @@ def refuse_while_running(output: str, what: str) -> None:
 def _read(place: str) -> dict[str, Any]:
     try:
         return dict(json.loads(uris.read_bytes(place)))
-    except (ValueError, TypeError, SynfaceError):  # half gone: it still counts
+    except (*DAMAGE, SynfaceError):  # half gone: it still counts
         return {}

@@ -115,13 +115,24 @@ def write_compact_file(output: str, number: int, data: bytes, rows: int) -> arti
 def read_entry(output: str, path: str) -> ShardEntry | None:
     """One ledger entry; None where it is damaged (that shard is then simply made again)."""
     try:
-        data = json.loads(uris.read_bytes(uris.join(output, path)))
-        data["failed"] = tuple(data["failed"])
-        entry = ShardEntry(**data)
-    except (ValueError, TypeError, KeyError, InputError):
+        entry = parse_entry(uris.read_bytes(uris.join(output, path)))
+        return entry if path == entry_path(entry.shard) else None
+    except artifact.DAMAGE:
         return None
-    sound = entry.path == shard_path(entry.shard, entry.sha256) and path == entry_path(entry.shard)
-    return entry if sound else None
+
+
+def parse_entry(data: bytes) -> ShardEntry:
+    """An entry's text. Any of `artifact.DAMAGE` for something else."""
+    fields = json.loads(data)
+    fields["failed"] = tuple(fields["failed"])
+    entry = ShardEntry(**fields)
+    texts = [entry.config_hash, *(f["identity_id"] for f in entry.failed), *(f["error"] for f in entry.failed)]
+    numbers = [entry.rows, entry.shard, *(f["sample"] for f in entry.failed)]
+    if not all(isinstance(t, str) for t in texts) or not all(isinstance(n, int) for n in numbers):
+        raise TypeError("a field of another type")
+    if not isinstance(entry.versions, dict) or entry.file.path != shard_path(entry.shard, entry.sha256):
+        raise ValueError(f"no shard's entry: {entry.path}")
+    return entry
 
 
 def load(output: str) -> dict[int, ShardEntry]:
@@ -177,7 +188,7 @@ def compacted(output: str, sizes: Mapping[str, int] | None = None) -> Compacted:
             tuple(artifact.FileEntry(**f) for f in data["files"]),
             {int(n): str(sha) for n, sha in data["shards"].items()},
         )
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
+    except artifact.DAMAGE as error:
         raise InputError(f"{place}: damaged ({error}); delete it and run the verb again") from error
     if sizes is None:
         sizes = {f"{DATA}/{p}": size for p, size in uris.list_files(uris.join(output, DATA))}

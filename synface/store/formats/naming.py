@@ -1,6 +1,7 @@
 """Names of exported files: no identity id can escape its folder or collide with another."""
 
 import hashlib
+import re
 from urllib.parse import quote
 
 LONGEST_NAME = 200
@@ -20,6 +21,11 @@ def safe_name(text: str) -> str:
     if len(name) > LONGEST_NAME:
         name = f"{name[: LONGEST_NAME - 17]}~{hashlib.sha256(text.encode()).hexdigest()[:16]}"
     return name
+
+
+def numeric_order(path: str) -> list[tuple[int, str]]:
+    """Sorting key by which ``part-2`` comes before ``part-10``."""
+    return [(int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"([0-9]+)", path)]
 
 
 def suffix_of(path: str | None) -> str:

@@ -6,6 +6,7 @@ Layout as the public ``webdataset`` reader expects it: members of one key stand 
 import io
 import json
 import tarfile
+import zlib
 from collections.abc import Iterator
 from typing import Any, BinaryIO
 
@@ -15,6 +16,8 @@ from synface.core.errors import InputError
 from synface.store import uri as uris
 from synface.store.formats.found import IMAGE_SUFFIXES, MAX_FILE_BYTES, FoundImage
 from synface.store.formats.naming import suffix_of
+
+SUFFIXES = (".tar", ".tar.gz", ".tgz")
 
 
 def write(tables: Iterator[pa.Table], output: str, images: int, identities: int) -> dict[str, Any]:
@@ -49,14 +52,14 @@ def _add(tar: tarfile.TarFile, name: str, data: bytes) -> None:
 
 
 def read(uri: str) -> Iterator[FoundImage]:
-    """The images of a tar, or of all ``.tar`` files of a folder, in order; nothing is ever extracted to disk.
+    """The images of a tar, or of all ``.tar`` and ``.tar.gz`` of a folder, in order; nothing is extracted to disk.
 
     The identity is ``identity_id`` of the key's ``.json``, else its ``.cls``, else the member's folder (plain
     tars of image folders).
     """
     names = [uri]
-    if not uri.endswith(".tar"):
-        names = [uris.join(uri, p) for p, _ in uris.list_files(uri) if p.endswith(".tar")]
+    if not uri.endswith(SUFFIXES):
+        names = [uris.join(uri, p) for p, _ in uris.list_files(uri) if p.endswith(SUFFIXES)]
         if not names:
             raise InputError(f"{uri}: no .tar files here")
     for name in names:
@@ -69,9 +72,9 @@ def read_tar(stream: BinaryIO, where: str) -> Iterator[FoundImage]:
     key: str | None = None
     group: dict[str, bytes] = {}
     try:
-        with tarfile.open(fileobj=stream, mode="r|") as tar:
+        with tarfile.open(fileobj=stream, mode="r|gz" if where.endswith("gz") else "r|") as tar:
             for member in tar:
-                if not member.isfile():
+                if not member.isfile() or member.name.rpartition("/")[2].startswith("."):  # "._x.jpg" of other tools
                     continue
                 if member.size > MAX_FILE_BYTES:
                     raise InputError(
@@ -84,7 +87,7 @@ def read_tar(stream: BinaryIO, where: str) -> Iterator[FoundImage]:
                 data = tar.extractfile(member)
                 group[suffix] = data.read() if data else b""
         yield from _found(key, group, where)
-    except (tarfile.TarError, EOFError, OSError, ValueError, RecursionError, OverflowError) as error:
+    except (tarfile.TarError, EOFError, OSError, ValueError, RecursionError, OverflowError, zlib.error) as error:
         if isinstance(error, InputError):
             raise
         raise InputError(f"{where}: not a readable tar ({error})") from error
@@ -92,7 +95,7 @@ def read_tar(stream: BinaryIO, where: str) -> Iterator[FoundImage]:
 
 def _split_name(name: str) -> tuple[str, str]:
     """WebDataset's rule: the key ends at the first dot of the base name."""
-    folder, _, base = name.rpartition("/")
+    folder, _, base = name.removeprefix("./").rpartition("/")
     stem, _, suffix = base.partition(".")
     return f"{folder}/{stem}", f".{suffix.lower()}"
 

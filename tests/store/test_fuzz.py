@@ -1,0 +1,42 @@
+"""No damaged file crashes a reader, hangs it or fills the memory."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+sys.path.append(str(Path(__file__).parent))
+import fuzzing
+
+ROUNDS = {"quick": 4, "soak": 200}  # of 500 cases
+
+
+@pytest.mark.parametrize("reader", fuzzing.READERS)
+def test_damage_is_refused_or_harmless(reader):
+    seen = fuzzing.fuzz(reader)
+    assert seen["refused"] + seen["read"] >= fuzzing.CASES and seen["refused"] > 50
+
+
+def in_a_process(reader, rounds):
+    """In a process of its own, whose memory is nobody else's."""
+    command = [sys.executable, str(Path(__file__).parent / "fuzzing.py"), reader, str(rounds)]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-4000:]
+    found = json.loads(done.stdout.splitlines()[-1])
+    assert found["refused"] + found["read"] >= rounds * fuzzing.CASES
+    assert found["megabytes"] < 256, found
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("reader", fuzzing.READERS)
+def test_damage_fills_no_memory(reader):
+    in_a_process(reader, ROUNDS["quick"])
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(0)
+@pytest.mark.parametrize("reader", fuzzing.READERS)
+def test_a_hundred_thousand_damaged_files(reader):
+    in_a_process(reader, ROUNDS["soak"])
