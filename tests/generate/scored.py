@@ -17,8 +17,10 @@ SIZE, DIM = 32, 16
 def write_scorer(folder, seed=4, size=SIZE) -> str:
     torch.manual_seed(seed)
     module = recognizers.build("tiny", DIM, size)
-    with torch.no_grad():
-        module(torch.rand(32, 3, size, size) * 2 - 1)  # statistics of the normalisations
+    with torch.no_grad():  # statistics of the normalisations, or all features point one way
+        for _ in range(30):
+            coarse = torch.rand(16, 3, 4, 4) * 2 - 1
+            module(torch.nn.functional.interpolate(coarse, (size, size)))
     stated = weights.WeightsConfig("tiny", DIM, size, licence="none", training_data="none: random numbers")
     weights.save_pretrained(str(folder), module.eval(), stated)
     return str(folder)
@@ -38,7 +40,7 @@ def write_people(folder, scorer: str, count=6, sha=None) -> str:
 
 def scored_config(output, people, scorer, filters=None, **fields):
     base = {"identities": people, "image_size": SIZE, "format": "png", "numerics": {"micro_batch": 4}}
-    return pattern_config(output, **base, scoring={"weights": scorer, **(filters or {})}, **fields)
+    return pattern_config(output, **base | fields, scoring={"weights": scorer, **(filters or {})})
 
 
 def without_ray(monkeypatch, order=lambda todo: todo, limit=None):

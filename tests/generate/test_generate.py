@@ -69,6 +69,9 @@ def test_no_way_of_doing_it_changes_a_byte(made, tmp_path):
         "rounds": 1,
         "progress_seconds": 0.1,
         "max_hours": 5,
+        "max_cost": 1e6,
+        "cost_per_hour": 1.5,
+        "append": True,
     }
     assert set(how) | {"gpus_per_actor"} == set(type(config.how).model_fields)
     run(pattern_config(tmp_path / "o", how=how))

@@ -32,7 +32,7 @@ def test_zips_of_digiface(tmp_path):
     found = list(zipped.read(str(tmp_path)))
     assert [(f.identity_id, f.data) for f in found] == [("0", b"a"), ("1", b"b"), ("2", b"c"), ("10", b"d")]
     assert found[2].place == "subjects_2-10.zip:2/0.png"
-    with pytest.raises(InputError, match="no [.]zip files"):
+    with pytest.raises(InputError, match=r"no [.]zip files"):
         list(zipped.read(str(tmp_path / "nowhere")))
 
 
