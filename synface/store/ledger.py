@@ -150,14 +150,13 @@ def finished(output: str, config_hashes: Mapping[int, str]) -> dict[int, ShardEn
     finished: asking again tries them again, unless a filter refused them.
     """
     sizes = {f"{DATA}/{p}": size for p, size in uris.list_files(uris.join(output, DATA))}
-    merged = compacted(output, sizes)
-    return {
+    good = {
         shard: entry
         for shard, entry in load(output).items()
-        if entry.config_hash == config_hashes.get(shard)
-        and (sizes.get(entry.path) == entry.bytes or merged.holds(entry))
-        and not to_try_again(entry.failed)
+        if entry.config_hash == config_hashes.get(shard) and not to_try_again(entry.failed)
     }
+    merged = compacted(output, sizes).unless_changed(good)
+    return {n: e for n, e in good.items() if sizes.get(e.path) == e.bytes or merged.holds(e)}
 
 
 @dataclass(frozen=True)
@@ -170,6 +169,10 @@ class Compacted:
     def holds(self, entry: ShardEntry) -> bool:
         """Whether the very rows of this entry stand in the files."""
         return self.shards.get(entry.shard) == entry.sha256
+
+    def unless_changed(self, entries: Mapping[int, ShardEntry]) -> "Compacted":
+        """This, or nothing where a shard of it is another now or not among `entries`: rows cannot be told apart."""
+        return self if all(n in entries and self.holds(entries[n]) for n in self.shards) else Compacted()
 
 
 def compacted(output: str, sizes: Mapping[str, int] | None = None) -> Compacted:
@@ -207,9 +210,7 @@ def files(output: str, entries: Mapping[int, ShardEntry]) -> list[artifact.FileE
 
     A compacted file counts only where all its shards are unchanged and among `entries`.
     """
-    merged = compacted(output)
-    if not all(n in entries and merged.holds(entries[n]) for n in merged.shards):
-        merged = Compacted()
+    merged = compacted(output).unless_changed(entries)
     return [*merged.files, *(entry.file for _, entry in sorted(entries.items()) if not merged.holds(entry))]
 
 

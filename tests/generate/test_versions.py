@@ -2,9 +2,10 @@
 
 import pytest
 from generate_helpers import files, pattern_config
+from pattern_generator import Pattern
 from scored import rows_of, scored_config, without_ray, write_people
 
-from synface.core.errors import InputError
+from synface.core.errors import InputError, PartialError
 from synface.generate.plan import Part, ShardPlan, plan_shards
 from synface.generate.run import run
 from synface.store import artifact, ledger, tables
@@ -202,3 +203,15 @@ def test_a_damaged_compacted_file_is_made_again_from_its_shards(tmp_path):
     assert verify(config.output, repair="true")["exit_code"] == 1
     assert not run(config)["cached"] and pictures(config.output) == before
     assert verify(config.output)["exit_code"] == 0
+
+
+def test_a_shard_that_is_tried_again_dissolves_the_compacted_file(tmp_path, monkeypatch):
+    """Its rows stand among those of shards whose own files are gone: all are made again, none is lost."""
+    bad = pattern_config(tmp_path / "o", options={"bad_samples": [[5, 2]]})
+    with pytest.raises(PartialError):
+        run(bad)
+    compact(bad.output)
+    clean(bad.output, min_age_hours=0, earlier_versions=True)
+    monkeypatch.setattr(Pattern, "render", lambda self, items: [self.one(item) for item in items])
+    assert run(bad)["images"] == 48 and verify(bad.output)["exit_code"] == 0
+    assert len(rows_of(bad.output)) == 48 and len(ledger.load(bad.output)) == 3

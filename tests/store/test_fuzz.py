@@ -10,7 +10,7 @@ import pytest
 sys.path.append(str(Path(__file__).parent))
 import fuzzing
 
-ROUNDS = {"quick": 4, "soak": 200}  # of 500 cases
+ROUNDS = {"quick": 2, "soak": 200}  # of 500 cases
 
 
 @pytest.mark.parametrize("reader", fuzzing.READERS)
