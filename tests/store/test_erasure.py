@@ -38,7 +38,7 @@ def test_an_erased_identity_is_gone_from_every_file(images_at, tmp_path, compact
     manifest = artifact.require(output)
     assert manifest.numbers["images"] == 9 and manifest.numbers["erased_identities"] == 1
     assert manifest.numbers["erased_sha256"] == [erasure.digest_of("anna")]
-    assert "3 identities" in (tmp_path / "a" / "README.md").read_text()
+    assert "9 images of 3 synthetic identities" in (tmp_path / "a" / "README.md").read_text()
     assert set(untouched) <= set(manifest.files)
     # nowhere any more: no dead file, no earlier manifest, no ledger entry names or holds it
     whole = everything(tmp_path / "a")

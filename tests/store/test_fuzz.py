@@ -10,13 +10,16 @@ import pytest
 sys.path.append(str(Path(__file__).parent))
 import fuzzing
 
+#: their decoders are others' and fuzzed there; here for what is ours around them
+LESS = ("zip", "png", "webp")
 ROUNDS = {"quick": 2, "soak": 200}  # of 500 cases
 
 
 @pytest.mark.parametrize("reader", fuzzing.READERS)
 def test_damage_is_refused_or_harmless(reader):
-    seen = fuzzing.fuzz(reader)
-    assert seen["refused"] + seen["read"] >= fuzzing.CASES and seen["refused"] > 50
+    cases = 100 if reader in LESS else fuzzing.CASES
+    seen = fuzzing.fuzz(reader, cases=cases)
+    assert seen["refused"] + seen["read"] >= cases and seen["refused"] > cases // 10
 
 
 def in_a_process(reader, rounds):

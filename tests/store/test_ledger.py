@@ -22,7 +22,12 @@ def test_lost_shortened_foreign_and_failed_shards_are_work_to_redo(tmp_path):
     output = str(tmp_path)
     lost, short, foreign, failed, good = (
         ledger.write_shard(
-            output, n, bytes([n]) * 9, 1, HASH if n != 2 else "b" * 64, [{"sample": 0}] if n == 3 else []
+            output,
+            n,
+            bytes([n]) * 9,
+            1,
+            HASH if n != 2 else "b" * 64,
+            [ledger.failure("x", 0, "bad")] if n == 3 else [],
         )
         for n in range(5)
     )

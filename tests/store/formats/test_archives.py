@@ -70,7 +70,7 @@ def test_tars_of_folders_compressed_or_not(tmp_path):
         assert [f.identity_id for f in found] == ["set/id_1", "set/id_2"]
     data = (tmp_path / "x.tar.gz").read_bytes()
     with pytest.raises(InputError, match="not a readable tar"):
-        list(webdataset.read_tar(io.BytesIO(data[:-20]), "x.tar.gz"))
+        list(webdataset.read_tar(io.BytesIO(data[:60]), "x.tar.gz"))
 
 
 def test_lmdb_is_laid_out_as_vec2face_reads_it(images_at, tmp_path, monkeypatch):
