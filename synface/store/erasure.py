@@ -33,7 +33,7 @@ def digest_of(identity_id: str) -> str:
 def erased(output: str) -> frozenset[str]:
     """Digests of the identities that were erased from a table."""
     place = uris.join(output, ERASED)
-    if not uris.exists(place):
+    if not uris.exists(place, patient=True):
         return frozenset()
     try:
         return frozenset(str(one) for one in json.loads(uris.read_bytes(place))["sha256"])

@@ -183,7 +183,7 @@ def compacted(output: str, sizes: Mapping[str, int] | None = None) -> Compacted:
         sizes: of the files below it, where they are known.
     """
     place = uris.join(output, COMPACTED)
-    if not uris.exists(place):
+    if not uris.exists(place, patient=True):
         return Compacted()
     try:
         data = json.loads(uris.read_bytes(place))

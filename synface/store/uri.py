@@ -99,10 +99,14 @@ def _s3_options() -> dict:
     return options | ({"region": region} if region else {})
 
 
-def exists(uri: str) -> bool:
-    """Whether a file or folder stands at the URI."""
+def exists(uri: str, patient: bool = False) -> bool:
+    """Whether a file or folder stands at the URI.
+
+    `patient`: asked in the middle of work, so that a store that is away is waited for as a reader or writer waits;
+    at its beginning what is wrong is told in seconds.
+    """
     if scheme_of(uri) == "s3":
-        return s3.exists(uri)
+        return s3.exists(uri, s3.PATIENCE_SECONDS if patient else 0.0)
     return _info(uri).type != pafs.FileType.NotFound
 
 

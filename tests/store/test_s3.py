@@ -5,12 +5,15 @@ import threading
 import time
 
 import pytest
+from faulty_proxy import faulty
 
 from synface.core.errors import InputError, SynfaceError
+from synface.store import artifact, leases, ledger, tables
 from synface.store import s3 as store_s3
-from synface.store import tables
 from synface.store import uri as uris
 from synface.store.clean import clean
+from synface.store.compact import compact
+from synface.store.erasure import erase
 from synface.store.export import export
 from synface.store.status import status
 from synface.store.verify import verify
@@ -106,3 +109,43 @@ def test_a_store_that_comes_back_is_waited_for(s3, swift_server):
     uris.write_bytes(place, b"worth the wait")
     starter.join()
     assert uris.read_bytes(place) == b"worth the wait"
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        lambda n: 503 if n % 3 else None,  # two of three
+        lambda n: 500 if 4 <= n < 12 else None,  # more in a row than boto3 tries by itself
+        lambda n: 1.5 if n % 4 == 0 else None,
+    ],
+)
+def test_a_store_that_answers_with_errors_or_late_costs_only_time(s3, swift_server, monkeypatch, fault):
+    data = {f"shards/{n}": os.urandom(2000) for n in range(20)}
+    with faulty(swift_server.ports["proxy"], fault) as (endpoint, seen):
+        monkeypatch.setenv("AWS_ENDPOINT_URL", endpoint)
+        for name, content in data.items():
+            uris.write_bytes(uris.join(s3, name), content)
+        listed = uris.list_files(uris.join(s3, "shards"))
+        assert {f"shards/{p}": uris.read_bytes(uris.join(s3, "shards", p)) for p, _ in listed} == data
+        for name in data:
+            uris.delete_file(uris.join(s3, name))
+    assert seen["requests"] > 40 and seen["errors"] + seen["late"] > 5
+    monkeypatch.setenv("AWS_ENDPOINT_URL", swift_server.endpoint)
+    assert uris.list_files(s3) == []
+
+
+def test_leases_compaction_and_erasure_on_a_store(s3, images_at):
+    output = images_at(uris.join(s3, "grown"))
+    uris.write_bytes(uris.join(output, "data/train-00009-dead.parquet"), b"x")
+    time.sleep(2)
+    with leases.held(output, "generate"):
+        assert clean(output, min_age_hours=0)["removed"] == []
+        with pytest.raises(InputError, match="a run is under way"):
+            compact(output)
+    assert uris.list_files(uris.join(output, artifact.LEASES)) == []
+    assert compact(output)["files"] == 1 and len(ledger.load(output)) == 2
+    time.sleep(2)
+    removed = clean(output, min_age_hours=0, earlier_versions="true")["removed"]
+    assert len(removed) == 4 and verify(output)["exit_code"] == 0
+    assert erase(output, "id-1")["images"] == 3 and verify(output)["exit_code"] == 0
+    assert sum(t.num_rows for t in tables.iter_images(output)) == 9

@@ -43,18 +43,22 @@ def write(tables: Iterator[pa.Table], output: str, images: int, identities: int)
         with _opened(place, map_size=FIRST_MAP_BYTES, lock=False, sync=False) as database:
             for table in tables:
                 values = [
-                    msgpack.packb((row["image"]["bytes"], feature, int(row["label"])))
+                    _packed((row["image"]["bytes"], feature, int(row["label"])))
                     for row in table.select(["image", "label"]).to_pylist()
                 ]
                 named = [(str(len(keys) + i).encode(), value) for i, value in enumerate(values)]
                 _put(database, named)
                 keys += [key for key, _ in named]
             facts = {b"__keys__": keys, b"__len__": len(keys), b"__classnum__": identities}
-            _put(database, [(name, msgpack.packb(value)) for name, value in facts.items()])
+            _put(database, [(name, _packed(value)) for name, value in facts.items()])
             database.sync(True)
         with open(place, "rb") as stream, uris.open_writer(uris.join(output, FILE)) as target:
             shutil.copyfileobj(stream, target, COPY_BYTES)
     return {"images": len(keys), "identities": identities}
+
+
+def _packed(value: Any) -> bytes:
+    return bytes(msgpack.packb(value) or b"")
 
 
 def _put(database: Any, pairs: list[tuple[bytes, bytes]]) -> None:
