@@ -99,16 +99,18 @@ def test_a_damaged_shard_of_an_earlier_version_is_made_again_to_the_same_bytes(t
     assert files(tmp_path / "o") == before
 
 
-def test_identities_of_a_table_grow_behind_the_old_ones(tmp_path, people, scorer):
+@pytest.mark.parametrize("referenced", [False, True])
+def test_identities_of_a_table_grow_behind_the_old_ones(tmp_path, people, scorer, referenced):
     filters = {"unique_below": 0.6, "least_similarity": -0.2}
-    run(scored_config(tmp_path / "o", people, scorer, filters))
+    run(scored_config(tmp_path / "o", people, scorer, filters | ({"references": people} if referenced else {})))
     longer = write_people(tmp_path / "longer", scorer, count=9)
+    filters |= {"references": longer} if referenced else {}
     grown = scored_config(tmp_path / "o", longer, scorer, filters, how={"append": True})
     result = run(grown)
     run(scored_config(tmp_path / "p", longer, scorer, filters))
     assert result["identities"] == 9 and pictures(grown.output) == pictures(str(tmp_path / "p"))
-    swapped = write_people(tmp_path / "swapped", scorer, count=12)
-    table = tables.read_identities(swapped).take([1, 0, *range(2, 12)])
+    swapped = write_people(tmp_path / "swapped", scorer, count=9)
+    table = tables.read_identities(swapped).take([1, 0, *range(2, 9)])
     uris.write_bytes(str(tmp_path / "swapped.parquet"), tables.parquet_bytes(table))
     with pytest.raises(InputError, match=r"the first 9 rows of .* are not the identities"):
         run(grown.model_copy(update={"identities": str(tmp_path / "swapped.parquet")}))
