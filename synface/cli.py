@@ -37,13 +37,19 @@ STAGES = {
 #: `synface pack --verify-realised IMAGES`: as a stage, of a verb that has another task without it
 REALISED = ("synface.flows.realised", "RealisedConfig")
 
-#: verb -> function of store/ called with a URI and options: (module, function, required, optional)
+#: verb -> function of store/ or models/ called with a URI and options: (module, function, required, optional)
 TOOLS = {
     "status": ("synface.store.status", "status", (), ()),
     "verify": ("synface.store.verify", "verify", (), ("repair",)),
     "clean": ("synface.store.clean", "clean", (), ("min_age_hours", "dry_run")),
     "card": ("synface.store.card", "card", (), ()),
     "export": ("synface.store.export", "export", ("format", "output"), ()),
+    "convert": (
+        "synface.models.checkpoints",
+        "convert",
+        ("layout", "architecture", "licence", "training_data", "output"),
+        ("colour_order", "embedding_dim", "input_size"),
+    ),
 }
 
 NOT_YET = {
@@ -73,6 +79,7 @@ results
   status URI        what is done there, what is missing
   verify URI        every byte against the manifest (--repair true: what is damaged is made again next time)
   export URI --format NAME --output URI
+  convert URI       a released recognizer (--layout insightface, adaface, hyperface, cvlface) -> a weights folder
   import            RecordIO, tars, folders -> images table
   clean URI         remove files that no manifest lists (--dry-run true lists them)
   card URI          the dataset card

@@ -142,7 +142,10 @@ class TrainRecognizerConfig(StageConfig):
         default=False,
         description="equal identity_id in two tables is one class; otherwise each table has its own classes",
     )
-    backbone: str = Field(default="r18", description="r18 r34 r50 r100 mobilefacenet tiny")
+    backbone: str = Field(
+        default="r18",
+        description="r18 ... r200, ir_18 ... ir_101, ir_se50, mobilefacenet, tiny, or package.module:attribute",
+    )
     image_size: int = Field(default=112, ge=32, le=1024, multiple_of=16, description="pixels; what the table holds")
     embedding_dim: int | None = Field(default=None, ge=2, le=8192, description="default: 256 for tiny, else 512")
     margin: Margin = Margin()

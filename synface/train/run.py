@@ -4,7 +4,6 @@ import json
 import time
 from typing import Any
 
-from synface.core.errors import unknown_name
 from synface.models import recognizers, weights
 from synface.ops.cluster import versions
 from synface.ops.progress import say
@@ -35,8 +34,7 @@ def plan(config: TrainRecognizerConfig) -> dict[str, Any]:
 
 def check(config: TrainRecognizerConfig) -> None:
     """InputError for a backbone that is not known."""
-    if config.backbone not in recognizers.RECOGNIZERS:
-        raise unknown_name("backbone", config.backbone, recognizers.RECOGNIZERS)
+    recognizers.find(config.backbone)
 
 
 def run(config: TrainRecognizerConfig) -> dict[str, Any]:
