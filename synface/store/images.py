@@ -5,6 +5,7 @@ import io
 import numpy as np
 from PIL import Image
 
+from synface.core import crops
 from synface.core.errors import InputError, unknown_name
 from synface.store import provenance
 
@@ -51,6 +52,40 @@ def decode(data: bytes, where: str = "image") -> np.ndarray:
         raise
     except (OSError, ValueError, SyntaxError, MemoryError, Image.DecompressionBombError) as error:
         raise InputError(f"{where}: not a readable image ({error})") from error
+
+
+def align(pixels_hwc: np.ndarray, landmarks_52: np.ndarray, size: int) -> np.ndarray:
+    """The square crop in which five landmarks lie on the ArcFace template: uint8 [size, size, 3].
+
+    Similarity transform by least squares (`crops.similarity_transform`), bilinear, black outside. The field's scripts
+    do the same with OpenCV, which rounds the weights to 1/32: grey values may differ by a few levels.
+
+    Args:
+        pixels_hwc: uint8 RGB.
+        landmarks_52: eyes (image left, image right), nose tip, mouth corners (left, right) as x, y; pixel centres are
+            whole numbers, as detectors give them.
+        size: side of the crop.
+
+    Raises:
+        InputError: landmarks that are not finite, or coincide.
+    """
+    points = np.asarray(landmarks_52, np.float64)
+    if points.shape != (5, 2) or not np.isfinite(points).all() or np.ptp(points, 0).max() == 0:
+        raise InputError(f"landmarks {points.tolist()}: expected five different points x, y")
+    back = crops.similarity_transform(crops.template(size), points)  # crop -> image
+    y, x = np.mgrid[:size, :size]
+    u = back[0, 0] * x + back[0, 1] * y + back[0, 2]
+    v = back[1, 0] * x + back[1, 1] * y + back[1, 2]
+    height, width = pixels_hwc.shape[:2]
+    black = np.zeros((height + 2, width + 2, 3), np.float32)
+    black[1:-1, 1:-1] = pixels_hwc
+    left, top = np.floor(u), np.floor(v)
+    du, dv = (u - left)[..., None], (v - top)[..., None]
+    i0, i1 = (np.clip(left + k, 0, width + 1).astype(np.intp) for k in (1, 2))
+    j0, j1 = (np.clip(top + k, 0, height + 1).astype(np.intp) for k in (1, 2))
+    above = black[j0, i0] * (1 - du) + black[j0, i1] * du
+    below = black[j1, i0] * (1 - du) + black[j1, i1] * du
+    return np.rint(above * (1 - dv) + below * dv).astype(np.uint8)
 
 
 def suffix_of(data: bytes) -> str:

@@ -24,6 +24,21 @@ class Margin(Settings):
     warmup_epochs: float = Field(default=0.0, ge=0, description="the margin rises linearly from 0 over these")
 
 
+class Head(Settings):
+    """How the classes of the softmax are held (``train.partial_fc``)."""
+
+    sharded: bool = Field(default=False, description="PartialFC: each worker holds its part of the class centres")
+    sample_rate: float = Field(
+        default=1.0, gt=0, le=1, description="share of the classes in a step's softmax; below 1 needs sharded"
+    )
+
+    @model_validator(mode="after")
+    def _sampling(self) -> "Head":
+        if self.sample_rate < 1 and not self.sharded:
+            raise ValueError(f"sample_rate {self.sample_rate} needs head.sharded")
+        return self
+
+
 class Optimizer(Settings):
     """Optimizer and learning-rate schedule (``train.schedules``)."""
 
@@ -149,6 +164,7 @@ class TrainRecognizerConfig(StageConfig):
     image_size: int = Field(default=112, ge=32, le=1024, multiple_of=16, description="pixels; what the table holds")
     embedding_dim: int | None = Field(default=None, ge=2, le=8192, description="default: 256 for tiny, else 512")
     margin: Margin = Margin()
+    head: Head = Head()
     optimizer: Optimizer = Optimizer()
     epochs: int = Field(default=40, ge=1, le=100_000)
     global_batch_size: int = Field(default=128, ge=2, le=1 << 20, description="over all workers")
@@ -159,6 +175,11 @@ class TrainRecognizerConfig(StageConfig):
         description="shuffle within windows of so many shards (streams); default: the whole data set",
     )
     seed: int = Field(default=0, ge=0, lt=2**62)
+    continue_from: InputUri | None = Field(
+        default=None,
+        description="output of an unfinished training, the same but for numerics: go on from its newest checkpoint, "
+        "e.g. on another number of workers",
+    )
     store_dtype: Literal["float32", "float16"] = Field(default="float32", description="of the weights on disk")
     licence: str = Field(default="unstated", description="of the weights; stands in their config.json")
     training_data: str = Field(default="", description="one sentence for config.json; default: the tables' digests")
@@ -180,5 +201,7 @@ class TrainRecognizerConfig(StageConfig):
                 f"global_batch_size {self.global_batch_size} leaves each of {workers} workers one image; batch "
                 "normalisation needs two"
             )
+        if self.head.sharded and self.numerics.dtype == "float16":
+            raise ValueError("head.sharded with dtype float16: the workers' loss scales would part; use bfloat16")
         check_workers(self.numerics, self.how, self.images)
         return self

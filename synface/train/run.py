@@ -4,31 +4,33 @@ import json
 import time
 from typing import Any
 
+from synface import settings
+from synface.core.errors import InputError
 from synface.models import recognizers, weights
 from synface.ops.cluster import versions
 from synface.ops.progress import say
-from synface.store import artifact, tables
+from synface.store import artifact
 from synface.store import uri as uris
-from synface.train import data, distributed, loop
+from synface.train import data, distributed, loop, steps_run
 from synface.train.config import TrainRecognizerConfig
 
 KIND = "recognizer"
-HISTORY_FILE = "history.json"
+CONTINUED = "continue_from"
 
 
 def plan(config: TrainRecognizerConfig) -> dict[str, Any]:
     """What would be trained on how many images; reads manifests, no images."""
     check(config)
-    rows = [sum(f.rows or 0 for f in tables.listed_files(uri)) for uri in _tables(config)]
-    steps = data.steps_per_epoch(sum(rows), config.global_batch_size)
+    rows = steps_run.table_rows(config)
+    steps = data.steps_per_epoch(sum(rows.values()), config.global_batch_size)
     return {
         "backbone": config.backbone,
         "embedding_dim": config.dim,
-        "images": dict(zip(config.images, rows, strict=True)),
+        "images": rows,
         "steps_per_epoch": steps,
         "steps": steps * config.epochs,
         "workers": config.numerics.num_workers,
-        "decoded_gb": round(sum(rows) * config.image_size**2 * 3 / data.GIB, 3),
+        "decoded_gb": steps_run.decoded_gb(rows, config.image_size),
     }
 
 
@@ -45,20 +47,23 @@ def run(config: TrainRecognizerConfig) -> dict[str, Any]:
     """
     started = time.monotonic()
     check(config)
-    _tables(config)
-    opened = artifact.open_output(config)
+    steps_run.table_rows(config)
+    opened = artifact.open_output(config, input_digests(config))
     if opened.finished is not None:
-        return _result(config, opened.finished.numbers, started, cached=True)
+        return steps_run.result(config, opened.finished.numbers, started, cached=True)
     catalog = data.scan(config.images, config.image_size, config.merge_identities)
     data.steps_per_epoch(len(catalog), config.global_batch_size)
+    if config.head.sharded and len(catalog.classes) < config.numerics.num_workers:
+        raise InputError(
+            f"head.sharded: {len(catalog.classes)} classes for {config.numerics.num_workers} workers; each needs one"
+        )
     say(f"train: {config.backbone} on {len(catalog)} images of {len(catalog.classes)} identities")
     checkpoint = distributed.fit(config, catalog)
     shape = loop.shape_of(config, catalog)
     state = loop.build_state(config, shape)
     loop.unpack_checkpoint(state, checkpoint, "cpu")
-    files = weights.save_files(state.model.backbone, weights_config(config, opened, state))
-    files[HISTORY_FILE] = (json.dumps(state.history, sort_keys=True, indent=1) + "\n").encode()
-    entries = [artifact.write_file(config.output, name, content) for name, content in files.items()]
+    stated = weights_config(config, opened, state)
+    entries = steps_run.write_weights(config, state.model.backbone, stated, state.history)
     numbers = {
         "images": len(catalog),
         "classes": len(catalog.classes),
@@ -70,18 +75,40 @@ def run(config: TrainRecognizerConfig) -> dict[str, Any]:
     }
     artifact.commit(config, opened, KIND, entries, numbers, versions())
     remove_checkpoints(config.output)
-    return _result(config, numbers, started, cached=False)
+    return steps_run.result(config, numbers, started, cached=False)
+
+
+def input_digests(config: TrainRecognizerConfig) -> dict[str, str]:
+    """Content digests of the inputs; of a training to go on from, the digest of its newest checkpoint.
+
+    Raises:
+        InputError: an input is missing; no checkpoint to go on from, or one of another training.
+    """
+    tables = {path: uri for path, uri in settings.input_uris(config).items() if path != CONTINUED}
+    digests = {path: artifact.content_digest(uri) for path, uri in tables.items()}
+    if config.continue_from is None:
+        return digests
+    checkpoint = loop.newest_checkpoint(uris.join(config.continue_from, distributed.CHECKPOINTS))
+    if checkpoint is None:
+        raise InputError(f"continue_from {config.continue_from}: no checkpoint of an unfinished training there")
+    digests[CONTINUED] = artifact.sha256_hex(checkpoint)
+    there = json.loads(uris.read_bytes(uris.join(config.continue_from, artifact.PLAN)))["config"]["fields"]
+    here = settings.hashed_fields(config, digests)["fields"]
+    changed = artifact.differences(*({**fields, "numerics": 0, CONTINUED: 0} for fields in (there, here)))
+    if changed:
+        lines = "\n".join(f"  {line}" for line in changed)
+        raise InputError(f"continue_from {config.continue_from}: another training. There -> asked now:\n{lines}")
+    return digests
 
 
 def weights_config(config: TrainRecognizerConfig, opened: artifact.Opened, state: loop.State) -> weights.WeightsConfig:
     """What is stated beside the trained weights."""
-    digests = ", ".join(opened.inputs[f"images.{i}"][:12] for i in range(len(config.images)))
     return weights.WeightsConfig(
         architecture=config.backbone,
         embedding_dim=config.dim,
         input_size=config.image_size,
         licence=config.licence,
-        training_data=config.training_data or f"images tables with content digests {digests}",
+        training_data=steps_run.training_data(config, opened.inputs),
         dtype=config.store_dtype,
         details={
             "config_hash": opened.config_hash,
@@ -95,18 +122,3 @@ def weights_config(config: TrainRecognizerConfig, opened: artifact.Opened, state
 def remove_checkpoints(output: str) -> None:
     """Drop what only an interrupted training needs."""
     uris.delete_files(uris.join(output, distributed.CHECKPOINTS))
-
-
-def _tables(config: TrainRecognizerConfig) -> list[str]:
-    for uri in config.images:
-        artifact.require(uri, "images")
-    return config.images
-
-
-def _result(config: TrainRecognizerConfig, numbers: dict[str, Any], started: float, cached: bool) -> dict[str, Any]:
-    return {
-        "uri": config.output,
-        **numbers,
-        "cached": cached,
-        "seconds": round(time.monotonic() - started, 3),
-    }

@@ -6,7 +6,6 @@ from collections import OrderedDict
 from types import SimpleNamespace
 
 import pytest
-import safetensors.torch
 import torch
 
 from synface import cli
