@@ -8,18 +8,9 @@ import numpy as np
 
 from synface.core.errors import InputError
 from synface.evaluate.faces_config import FacesConfig
-from synface.store import artifact
 from synface.store import uri as uris
 
 BLOCK = 1 << 20
-
-
-def listing_digest(folder: str) -> str:
-    """Digest of the names and sizes of the files below a folder; InputError for an empty one."""
-    files = uris.list_files(folder)
-    if not files:
-        raise InputError(f"{folder}: no files there")
-    return artifact.sha256_hex(repr(files).encode())
 
 
 def file_digest(uri: str) -> str:

@@ -19,6 +19,7 @@ from synface.ops.cluster import versions
 from synface.ops.progress import Progress, say
 from synface.store import artifact, tables
 from synface.store.formats import ijb
+from synface.store.formats.found import listing_digest
 
 KIND = "ijb_evaluation"
 RESULTS_FILE = "results.json"
@@ -49,7 +50,7 @@ def run(config: EvaluateIjbConfig) -> dict[str, Any]:
     stated = weights.read_config(config.weights)
     digests = {
         "weights": stated.sha256,
-        "faces": face_folder.listing_digest(config.faces),
+        "faces": listing_digest(config.faces),
         "protocol": artifact.sha256_hex("".join(face_folder.file_digest(f) for f in files.all).encode()),
     }
     opened = artifact.open_output(config, digests)

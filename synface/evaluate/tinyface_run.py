@@ -19,7 +19,7 @@ from synface.ops.cluster import versions
 from synface.ops.progress import Progress, say
 from synface.store import artifact
 from synface.store import uri as uris
-from synface.store.formats.found import IMAGE_SUFFIXES
+from synface.store.formats.found import IMAGE_SUFFIXES, listing_digest
 
 KIND = "tinyface_evaluation"
 RESULTS_FILE = "results.json"
@@ -72,7 +72,7 @@ def run(config: EvaluateTinyfaceConfig) -> dict[str, Any]:
     started = time.monotonic()
     names, label = find_images(config.faces)
     stated = weights.read_config(config.weights)
-    digests = {"weights": stated.sha256, "faces": face_folder.listing_digest(config.faces)}
+    digests = {"weights": stated.sha256, "faces": listing_digest(config.faces)}
     opened = artifact.open_output(config, digests)
     if opened.finished is not None:
         return face_folder.result(config, opened.finished.numbers, started, cached=True)

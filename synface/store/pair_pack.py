@@ -5,7 +5,6 @@ Pairs as the field writes them: LFW's ``pairs.txt`` (``name i j`` or ``name i ot
 ``path x1 y1 ... x5 y5`` (eyes, nose, mouth corners; separated by blanks, tabs or commas).
 """
 
-import importlib
 import io
 import re
 from collections.abc import Callable
@@ -14,6 +13,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from synface.core import plugins
 from synface.core.errors import InputError
 from synface.store import images
 from synface.store import uri as uris
@@ -76,22 +76,6 @@ def parse_landmarks(text: str, where: str) -> dict[str, np.ndarray]:
     return found
 
 
-def find_detector(name: str) -> Detector:
-    """A detector of ``package.module:attribute``: uint8 RGB [h, w, 3] -> five points float [5, 2], or None: no face.
-
-    Raises:
-        InputError: not importable, or not callable.
-    """
-    module, colon, attribute = name.partition(":")
-    try:
-        found = getattr(importlib.import_module(module), attribute) if colon else None
-    except (ImportError, AttributeError, ValueError) as error:
-        raise InputError(f"detector {name!r}: cannot be imported ({error})") from error
-    if not callable(found):
-        raise InputError(f"detector {name!r}: give a callable as package.module:attribute")
-    return found
-
-
 def build(
     uri: str,
     pairs: str,
@@ -109,7 +93,7 @@ def build(
         pairs: URI of the list of pairs.
         output: URI of the new ``.bin``.
         landmarks: URI of the list of landmarks.
-        detector: ``package.module:attribute``, see `find_detector`.
+        detector: ``package.module:attribute``: uint8 RGB [h, w, 3] -> five points float [5, 2], or None: no face.
         size: side of the crops, pixels.
 
     Returns:
@@ -125,7 +109,7 @@ def build(
     listed = parse_pairs(uris.read_bytes(pairs).decode("utf-8", "replace"), pairs)
     check_pairs(np.array([same for *_, same in listed], bool), pairs)
     points = parse_landmarks(uris.read_bytes(landmarks).decode("utf-8", "replace"), landmarks) if landmarks else None
-    find = find_detector(detector) if detector else None
+    find = plugins.load("detector", detector) if detector else None
     files = {path for path, _ in uris.list_files(uri)}
     done: dict[str, bytes] = {}
     for name in dict.fromkeys(n for first, second, _ in listed for n in (first, second)):

@@ -24,6 +24,13 @@ class Margin(Settings):
     warmup_epochs: float = Field(default=0.0, ge=0, description="the margin rises linearly from 0 over these")
 
 
+class Source(Settings):
+    """Images in a foreign format, trained on where they stand; hashed by their files' names and sizes."""
+
+    uri: InputUri = Field(description="folder, .rec file or folder with one, .tar or folder of them")
+    format: Literal["folder", "recordio", "webdataset"]
+
+
 class Head(Settings):
     """How the classes of the softmax are held (``train.partial_fc``)."""
 
@@ -148,14 +155,18 @@ def check_workers(numerics: TrainNumerics, how: WorkersHow, images: list[str]) -
 
 
 class TrainRecognizerConfig(StageConfig):
-    """Images tables -> a face-recognition model."""
+    """Images tables, folders, RecordIO or WebDataset -> a face-recognition model."""
 
     verb: ClassVar[str] = "train_recognizer"
 
-    images: list[InputUri] = Field(min_length=1, description="images tables; their identities are the classes")
+    images: list[InputUri] = Field(default=[], description="images tables; their identities are the classes")
+    sources: list[Source] = Field(default=[], description="further images, in foreign formats: {uri, format}")
     merge_identities: bool = Field(
         default=False,
         description="equal identity_id in two tables is one class; otherwise each table has its own classes",
+    )
+    repeat: list[Annotated[float, Field(gt=0, le=1000)]] = Field(
+        default=[], description="how often an epoch takes each table's (then each source's) images; default: once each"
     )
     backbone: str = Field(
         default="r18",
@@ -190,6 +201,15 @@ class TrainRecognizerConfig(StageConfig):
     def dim(self) -> int:
         """Embedding size."""
         return self.embedding_dim or (256 if self.backbone == "tiny" else 512)
+
+    @model_validator(mode="after")
+    def _data(self) -> "TrainRecognizerConfig":
+        count = len(self.images) + len(self.sources)
+        if not count:
+            raise ValueError("images: give at least one images table, or sources in a foreign format")
+        if self.repeat and len(self.repeat) != count:
+            raise ValueError(f"repeat: {len(self.repeat)} numbers for {count} tables and sources")
+        return self
 
     @model_validator(mode="after")
     def _fits(self) -> "TrainRecognizerConfig":

@@ -76,7 +76,7 @@ class Diverged:
 
 def shape_of(config: TrainRecognizerConfig, catalog: Catalog, device: str = "cpu") -> Shape:
     """The sizes of a training; rank and world from the process group."""
-    per_epoch = steps_per_epoch(len(catalog), config.global_batch_size)
+    per_epoch = steps_per_epoch(catalog.per_epoch, config.global_batch_size)
     grouped = distributed.is_available() and distributed.is_initialized()
     return Shape(
         classes=len(catalog.classes),
@@ -151,7 +151,7 @@ def batches(
     """(network input float32 [b, s, s, 3], labels int64 [b]) of this worker, from `first_step` to the end."""
     rows = [shard.rows for shard in catalog.shards]
     for epoch in range(first_step // shape.epoch_steps, config.epochs):
-        order = epoch_order(rows, config.shuffle_shards, config.seed, epoch)
+        order = epoch_order(rows, config.shuffle_shards, config.seed, epoch, catalog.repeat)
         start = first_step - epoch * shape.epoch_steps if epoch == first_step // shape.epoch_steps else 0
         for step in range(start, shape.epoch_steps):
             index = order[rank_slice(step, config.global_batch_size, shape.rank, shape.world)]

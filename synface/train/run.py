@@ -9,9 +9,10 @@ from synface.core.errors import InputError
 from synface.models import recognizers, weights
 from synface.ops.cluster import versions
 from synface.ops.progress import say
-from synface.store import artifact
+from synface.store import artifact, tables
 from synface.store import uri as uris
-from synface.train import data, distributed, loop, steps_run
+from synface.store.formats.found import listing_digest
+from synface.train import data, distributed, loop, sources, steps_run
 from synface.train.config import TrainRecognizerConfig
 
 KIND = "recognizer"
@@ -19,10 +20,16 @@ CONTINUED = "continue_from"
 
 
 def plan(config: TrainRecognizerConfig) -> dict[str, Any]:
-    """What would be trained on how many images; reads manifests, no images."""
+    """What would be trained on how many images; reads manifests, and of foreign sources what `run` reads first."""
     check(config)
     rows = steps_run.table_rows(config)
-    steps = data.steps_per_epoch(sum(rows.values()), config.global_batch_size)
+    shards = [[f.rows or 0 for f in tables.listed_files(uri)] for uri in config.images]
+    for source in config.sources:
+        shards.append([found.shard.rows for found in sources.scan(source, 0)])
+        rows[source.uri] = sum(shards[-1])
+    repeat = config.repeat or [1.0] * len(shards)
+    taken = sum(data.drawn(n, r) for part, r in zip(shards, repeat, strict=True) for n in part)
+    steps = data.steps_per_epoch(taken, config.global_batch_size)
     return {
         "backbone": config.backbone,
         "embedding_dim": config.dim,
@@ -51,8 +58,8 @@ def run(config: TrainRecognizerConfig) -> dict[str, Any]:
     opened = artifact.open_output(config, input_digests(config))
     if opened.finished is not None:
         return steps_run.result(config, opened.finished.numbers, started, cached=True)
-    catalog = data.scan(config.images, config.image_size, config.merge_identities)
-    data.steps_per_epoch(len(catalog), config.global_batch_size)
+    catalog = data.scan(config.images, config.image_size, config.merge_identities, config.sources, config.repeat)
+    data.steps_per_epoch(catalog.per_epoch, config.global_batch_size)
     if config.head.sharded and len(catalog.classes) < config.numerics.num_workers:
         raise InputError(
             f"head.sharded: {len(catalog.classes)} classes for {config.numerics.num_workers} workers; each needs one"
@@ -84,8 +91,11 @@ def input_digests(config: TrainRecognizerConfig) -> dict[str, str]:
     Raises:
         InputError: an input is missing; no checkpoint to go on from, or one of another training.
     """
-    tables = {path: uri for path, uri in settings.input_uris(config).items() if path != CONTINUED}
-    digests = {path: artifact.content_digest(uri) for path, uri in tables.items()}
+    digests = {
+        path: listing_digest(uri) if path.startswith("sources.") else artifact.content_digest(uri)
+        for path, uri in settings.input_uris(config).items()
+        if path != CONTINUED
+    }
     if config.continue_from is None:
         return digests
     checkpoint = loop.newest_checkpoint(uris.join(config.continue_from, distributed.CHECKPOINTS))

@@ -52,7 +52,7 @@ def input_digests(config: StepsConfig, **known: str) -> dict[str, str]:
 
 def training_data(config: TrainConfig, inputs: dict[str, str]) -> str:
     """The sentence for config.json."""
-    digests = ", ".join(inputs[f"images.{i}"][:12] for i in range(len(config.images)))
+    digests = ", ".join(digest[:12] for path, digest in inputs.items() if path.startswith(("images.", "sources.")))
     return config.training_data or f"images tables with content digests {digests}"
 
 

@@ -208,12 +208,38 @@ def test_checkpoints_hold_no_code(toy_images, tmp_path):
         ({"image_size": 50}, "multiple of 16"),
         ({"how": {"in_process": True}, "numerics": {"num_workers": 2}}, "in_process is for one worker"),
         ({"images": []}, "images"),
+        ({"head": {"sharded": True}, "numerics": {"dtype": "float16", "device": "cuda"}}, "use bfloat16"),
         ({"images": ["a", "a"]}, "the same table stands twice"),
     ],
 )
 def test_refused_configurations(change, message):
     with pytest.raises(InputError, match=message):
         config_of("a", **change)
+
+
+def test_a_sharded_head_alone_trains_as_the_plain_one(toy_images):
+    """PartialFC at full rate on one worker: the same losses, from the same centres."""
+    plain, sharded = config_of(toy_images), config_of(toy_images, head={"sharded": True})
+    catalog = data.scan(plain.images, 32)
+    shape = loop.shape_of(plain, catalog)
+    state = loop.build_state(plain, shape)
+    with torch.no_grad():
+        state.model.head.weight.copy_(loop.build_state(sharded, shape).model.head.weight)
+    expected, _, _ = train(plain, state=state)
+    got, _, _ = train(sharded)
+    for a, b in zip(got.history, expected.history, strict=True):
+        assert a["loss"] == pytest.approx(b["loss"], rel=1e-4)
+        assert a["accuracy"] == b["accuracy"]
+
+
+def test_sampled_classes_resume_to_the_same_bits(toy_images):
+    config = config_of(toy_images, head={"sharded": True, "sample_rate": 0.7})
+    whole, _, _ = train(config)
+    part, _, _ = train(config, until=4)
+    resumed = loop.build_state(config, loop.shape_of(config, data.scan(config.images, 32)))
+    loop.unpack_checkpoint(resumed, loop.pack_checkpoint(part), "cpu")
+    train(config, state=resumed)
+    assert same(resumed, whole)
 
 
 def test_order_of_labels_follows_images(toy_images):

@@ -71,8 +71,12 @@ def test_at_full_rate_it_is_the_plain_softmax_head(world, margin):
         torch.testing.assert_close(r[0], loss, rtol=1e-6, atol=1e-6)
     assert sum(r[1] for r in results) == hits
     # data parallelism averages over workers what the head multiplies by their number
-    torch.testing.assert_close(torch.cat([r[2] for r in results]) / world, features, rtol=1e-5, atol=1e-7)
-    torch.testing.assert_close(torch.cat([r[3] for r in results]), centres, rtol=1e-5, atol=1e-7)
+    for got, expected in (
+        (torch.cat([r[2] for r in results]) / world, features),
+        (torch.cat([r[3] for r in results]), centres),
+    ):
+        scale = float(expected.abs().max())  # float32 sums of terms of this size
+        torch.testing.assert_close(got / scale, expected / scale, rtol=0, atol=2e-6)
 
 
 def test_sampled_softmax_is_the_full_one_over_the_chosen_classes():

@@ -5,11 +5,11 @@ carries quality (AdaFace), so normalising is the caller's. ``package.module:attr
 a callable of (embedding_dim, input_size) that returns such a module, a vision transformer for instance.
 """
 
-import importlib
 from collections.abc import Callable
 
 from torch import nn
 
+from synface.core import plugins
 from synface.core.errors import InputError, unknown_name
 from synface.models.recognizers.ir import VARIANTS, IRNet
 from synface.models.recognizers.iresnet import DEPTHS, IResNet
@@ -49,13 +49,9 @@ def find(name: str) -> Callable[[int, int], nn.Module]:
     """
     if name in RECOGNIZERS:
         return RECOGNIZERS[name]
-    module, colon, attribute = name.partition(":")
-    if not colon:
+    if ":" not in name:
         raise unknown_name("backbone", name, [*RECOGNIZERS, "package.module:attribute"])
-    try:
-        return getattr(importlib.import_module(module), attribute)
-    except (ImportError, AttributeError, ValueError) as error:
-        raise InputError(f"backbone {name!r}: cannot be imported ({error})") from error
+    return plugins.load("backbone", name)
 
 
 def parameter_count(module: nn.Module) -> int:
