@@ -116,6 +116,17 @@ class TrainNumerics(Numerics):
     compile: bool = Field(default=False, description="torch.compile the backbone")
 
 
+class RecognizerNumerics(TrainNumerics):
+    """What decides the last bits of a recognizer's training."""
+
+    accumulate: int = Field(
+        default=1,
+        ge=1,
+        le=4096,
+        description="parts of each worker's batch, one after the other; their gradients add up",
+    )
+
+
 class WorkersHow(How):
     """Workers, memory and logs of any training; they decide only its speed and what an interruption costs."""
 
@@ -194,7 +205,7 @@ class TrainRecognizerConfig(StageConfig):
     store_dtype: Literal["float32", "float16"] = Field(default="float32", description="of the weights on disk")
     licence: str = Field(default="unstated", description="of the weights; stands in their config.json")
     training_data: str = Field(default="", description="one sentence for config.json; default: the tables' digests")
-    numerics: TrainNumerics = TrainNumerics()
+    numerics: RecognizerNumerics = RecognizerNumerics()
     how: TrainHow = TrainHow()
 
     @property
@@ -213,10 +224,13 @@ class TrainRecognizerConfig(StageConfig):
 
     @model_validator(mode="after")
     def _fits(self) -> "TrainRecognizerConfig":
-        workers = self.numerics.num_workers
+        workers, parts = self.numerics.num_workers, self.numerics.accumulate
         if self.global_batch_size % workers:
             raise ValueError(f"global_batch_size {self.global_batch_size} is not a multiple of {workers} workers")
-        if self.global_batch_size // workers < 2:
+        own = self.global_batch_size // workers
+        if own % parts:
+            raise ValueError(f"numerics.accumulate: a worker's batch of {own} does not divide into {parts} parts")
+        if own // parts < 2:
             raise ValueError(
                 f"global_batch_size {self.global_batch_size} leaves each of {workers} workers one image; batch "
                 "normalisation needs two"

@@ -257,19 +257,23 @@ class ImageSource:
             return self._decoded[index_n]
         shard_n = np.searchsorted(self._starts, index_n, side="right") - 1
         out = np.empty((len(index_n), self._size, self._size, 3), np.uint8)
+        files = [b""] * len(index_n)
         for number in np.unique(shard_n):
-            self._load(int(number))
-        files = [self._files[int(s)][int(i - self._starts[s])] for s, i in zip(shard_n, index_n, strict=True)]
+            loaded = self._load(int(number))
+            for place in np.flatnonzero(shard_n == number):
+                files[place] = loaded[int(index_n[place] - self._starts[number])]
         self._decode(files, "training image", out)
         return out
 
-    def _load(self, number: int) -> None:
-        if number in self._files:
-            self._files[number] = self._files.pop(number)  # most recently used last
-            return
-        while len(self._files) >= self._keep:
-            self._files.pop(next(iter(self._files)))
-        self._files[number] = self._catalog.shards[number].files()
+    def _load(self, number: int) -> list[bytes]:
+        """A shard's files; the most recently used shards are kept."""
+        files = self._files.pop(number, None)
+        if files is None:
+            while len(self._files) >= self._keep:
+                self._files.pop(next(iter(self._files)))
+            files = self._catalog.shards[number].files()
+        self._files[number] = files
+        return files
 
     def _decode(self, files: Sequence[bytes], where: str, out: np.ndarray) -> None:
         def part(rows: range) -> None:

@@ -5,6 +5,7 @@ learning rate, margin), or stands in the checkpoint. So a resumed training ends 
 that was never disturbed, at equal world size and threads.
 """
 
+import contextlib
 import hashlib
 import io
 import math
@@ -174,10 +175,16 @@ def train_step(
     head = state.model.head
     if isinstance(head, ShardedHead):
         head.step = state.step
-    with torch.autocast(shape.device, DTYPES[numerics.dtype], enabled=numerics.dtype != "float32"):
-        loss, hits = state.forward(x, labels_n, share)
     state.optimizer.zero_grad(set_to_none=True)
-    state.scaler.scale(loss).backward()
+    parts = numerics.accumulate
+    losses, hits = [], []
+    for number, (x_part, labels_part) in enumerate(zip(x.chunk(parts), labels_n.chunk(parts), strict=True), 1):
+        with contextlib.nullcontext() if number == parts else unsynchronised(state.forward):
+            with torch.autocast(shape.device, DTYPES[numerics.dtype], enabled=numerics.dtype != "float32"):
+                loss, hit = state.forward(x_part, labels_part, share)
+            state.scaler.scale(loss / parts).backward()
+        losses.append(loss.detach().double() / parts)
+        hits.append(hit.double() / len(labels))
     if settings.clip_norm is not None:
         state.scaler.unscale_(state.optimizer)
         if isinstance(head, ShardedHead):
@@ -187,11 +194,17 @@ def train_step(
     state.scaler.step(state.optimizer)
     state.scaler.update()
     state.step += 1
-    seen = torch.stack([loss.detach().double(), hits.double() / len(labels)])
+    seen = torch.stack([sum(losses[1:], losses[0]), sum(hits[1:], hits[0])])
     if shape.world > 1:
         distributed.all_reduce(seen)
         seen /= shape.world
     return tuple(seen.tolist())  # type: ignore[return-value]
+
+
+def unsynchronised(forward: torch.nn.Module) -> contextlib.AbstractContextManager:
+    """Where gradients stay on their worker: all but the last of a step's accumulated parts."""
+    replicated = forward.backbone if isinstance(forward, ShardedForward) else forward
+    return replicated.no_sync() if isinstance(replicated, DistributedDataParallel) else contextlib.nullcontext()
 
 
 def run_steps(

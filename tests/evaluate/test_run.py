@@ -144,7 +144,7 @@ def test_the_gap_to_a_real_evaluation_and_statistics_over_groups(evaluated, tmp_
     assert set(gap) == {"blobs/verification", "average"}
     values = np.array(list(accuracy.values()))
     assert content["groups"]["parts"]["mean"] == pytest.approx(values.mean())
-    assert content["groups"]["parts"]["skewed_error_ratio"] == pytest.approx((1 - values.min()) / (1 - values.max()))
+    assert content["groups"]["parts"]["std"] == pytest.approx(values.std())
 
 
 def test_groups_name_benchmarks(random_weights, blob_pack, tmp_path):

@@ -170,7 +170,7 @@ def test_plan_counts_steps_without_reading_images(toy_images, tmp_path):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"backbone": "resnet"}, "unknown backbone 'resnet'; known: mobilefacenet"),
+        ({"backbone": "resnet"}, "unknown backbone 'resnet'; known: ir_101, .*mobilefacenet"),
         ({"images": ["/nowhere/at/all"]}, "nothing stands there"),
         ({"global_batch_size": 64}, "larger than the 24 training images"),
         ({"image_size": 64}, "images are 32x32 pixels, image_size asks 64"),
