@@ -13,6 +13,7 @@ CEMIFACE = "CemiFace (arXiv 2409.18876), Table 6"
 CEMIFACE_RERUN = "CemiFace (arXiv 2409.18876), Table 6, run again there"
 VIGFACE = "VIGFace, README"
 VEC2FACE = "Vec2Face+, README"
+IDPERTURB = "IDperturb (arXiv 2602.18831)"
 
 
 @dataclass(frozen=True)
@@ -40,6 +41,8 @@ PUBLISHED: tuple[Published, ...] = (
     Published("CemiFace", "0.5M", (99.03, 91.06, 91.33, 92.42, 87.65), 92.30, CEMIFACE),
     Published("VIGFace(S)", "0.5M", (99.02, 95.09, 90.95, 90.00, 87.72), 92.56, VIGFACE),
     Published("Vec2Face+ VFace10K", "0.5M", (99.35, 93.56, 94.33, 94.17, 88.03), 93.89, VEC2FACE),
+    Published("IDperturb on IDiff-Face", "0.5M", (99.40, 93.61, 93.20, 93.50, 88.37), 93.62, IDPERTURB),
+    Published("ID3", "0.5M", (97.68, 86.84, 91.00, 90.73, 82.77), 89.80, "ID3 (arXiv 2409.17576)"),
     Published("DCFace", "1.0M", (98.83, 88.40, 90.45, 92.38, 84.22), 90.86, CEMIFACE),
     Published("DCFace", "1.0M", (98.88, 89.71, 91.25, 92.15, 85.20), 91.44, CEMIFACE_RERUN),
     Published("CemiFace", "1.0M", (99.18, 92.75, 91.97, 93.01, 88.42), 93.07, CEMIFACE),
@@ -50,6 +53,9 @@ PUBLISHED: tuple[Published, ...] = (
     Published("Arc2Face", "1.2M", (98.92, 94.58, 92.45, 93.33, 86.45), 93.14, "Arc2Face (arXiv 2403.11641)"),
     Published("CemiFace", "1.2M", (99.22, 92.84, 92.13, 93.03, 88.86), 93.22, CEMIFACE),
     Published("VIGFace(B)", "1.2M", (99.48, 97.07, 93.62, 92.88, 90.15), 94.64, VIGFACE),
+    Published("Vec2Face+ VFace100K", "4M", (99.52, 95.09, 95.17, 94.38, 90.23), 94.88, VEC2FACE),
+    Published("VIGFace(L)", "6M", (99.33, 97.31, 93.82, 92.95, 91.12), 94.91, VIGFACE),
+    Published("Vec2Face+ VFace300K", "12M", (99.57, 94.80, 95.17, 94.70, 90.43), 94.93, VEC2FACE),
 )
 
 

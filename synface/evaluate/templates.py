@@ -6,6 +6,7 @@ normalised. So every face has a weight that is known beforehand, and templates a
 """
 
 import numpy as np
+from scipy import sparse
 
 from synface.core import scores
 
@@ -35,7 +36,11 @@ class TemplateSums:
         """Add the features of faces `first`, `first` + 1, ..., weighted by the detector's scores where given."""
         rows = slice(first, first + len(feature_nd))
         weight_n = self._weight_n[rows] if score_n is None else self._weight_n[rows] * score_n
-        np.add.at(self._sum_td, self._row_n[rows], feature_nd * weight_n[:, None])
+        templates, place_n = np.unique(self._row_n[rows], return_inverse=True)
+        # a sparse product; numpy's unbuffered sums (add.at) are several times slower
+        shape = (len(templates), len(place_n))
+        weights = sparse.csr_array((weight_n, (place_n, np.arange(len(place_n)))), shape)
+        self._sum_td[templates] += weights @ feature_nd
 
     def unit(self) -> np.ndarray:
         """Unit templates, float32 [t, d]."""

@@ -73,19 +73,17 @@ def align(pixels_hwc: np.ndarray, landmarks_52: np.ndarray, size: int) -> np.nda
     if points.shape != (5, 2) or not np.isfinite(points).all() or np.ptp(points, 0).max() == 0:
         raise InputError(f"landmarks {points.tolist()}: expected five different points x, y")
     back = crops.similarity_transform(crops.template(size), points)  # crop -> image
-    y, x = np.mgrid[:size, :size]
-    u = back[0, 0] * x + back[0, 1] * y + back[0, 2]
-    v = back[1, 0] * x + back[1, 1] * y + back[1, 2]
+    # Pillow's pixel centres lie at halves, and the black rim moves the image by one
+    shift = back[:, 2] + 1.5 - 0.5 * back[:, :2].sum(1)
+    place = (*back[0, :2], shift[0], *back[1, :2], shift[1])
     height, width = pixels_hwc.shape[:2]
-    black = np.zeros((height + 2, width + 2, 3), np.float32)
-    black[1:-1, 1:-1] = pixels_hwc
-    left, top = np.floor(u), np.floor(v)
-    du, dv = (u - left)[..., None], (v - top)[..., None]
-    i0, i1 = (np.clip(left + k, 0, width + 1).astype(np.intp) for k in (1, 2))
-    j0, j1 = (np.clip(top + k, 0, height + 1).astype(np.intp) for k in (1, 2))
-    above = black[j0, i0] * (1 - du) + black[j0, i1] * du
-    below = black[j1, i0] * (1 - du) + black[j1, i1] * du
-    return np.rint(above * (1 - dv) + below * dv).astype(np.uint8)
+    rimmed = np.zeros((3, height + 2, width + 2), np.float32)  # whole numbers would be cut, not rounded
+    rimmed[:, 1:-1, 1:-1] = pixels_hwc.transpose(2, 0, 1)
+    bands = [
+        Image.fromarray(band).transform((size, size), Image.Transform.AFFINE, place, Image.Resampling.BILINEAR)
+        for band in rimmed
+    ]
+    return np.rint(np.stack([np.asarray(band) for band in bands], -1)).astype(np.uint8)
 
 
 def suffix_of(data: bytes) -> str:

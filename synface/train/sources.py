@@ -82,7 +82,7 @@ def scan(source: Source, start: int) -> Iterator[Scanned]:
         InputError: nothing there, or damaged.
     """
     empty = True
-    for found in SCANNERS[source.format](source.uri, start):
+    for found in SCANNERS[source.format](uris.absolute(source.uri), start):  # workers may have another folder
         empty = False
         yield found
     if empty:
