@@ -80,7 +80,7 @@ def read_tensors(data: bytes, where: str) -> Any:
         raise InputError(f"{where}: not a checkpoint whose tensors can be read safely ({shown})") from error
 
 
-def _inert_stand_ins(data: bytes) -> list[tuple[Callable, str]]:
+def _inert_stand_ins(data: bytes) -> list[Callable | tuple[Callable, str]]:
     """(inert class, name) for each name of the file that is not torch's own; found without unpickling."""
     try:
         names = torch.serialization.get_unsafe_globals_in_checkpoint(io.BytesIO(data))

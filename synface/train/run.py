@@ -106,7 +106,8 @@ def input_digests(config: TrainRecognizerConfig) -> dict[str, str]:
     digests[CONTINUED] = artifact.sha256_hex(checkpoint)
     there = json.loads(uris.read_bytes(uris.join(config.continue_from, artifact.PLAN)))["config"]["fields"]
     here = settings.hashed_fields(config, digests)["fields"]
-    changed = artifact.differences(*({**fields, "numerics": 0, CONTINUED: 0} for fields in (there, here)))
+    aside = {"numerics": 0, CONTINUED: 0}
+    changed = artifact.differences({**there, **aside}, {**here, **aside})
     if changed:
         lines = "\n".join(f"  {line}" for line in changed)
         raise InputError(f"continue_from {config.continue_from}: another training. There -> asked now:\n{lines}")
