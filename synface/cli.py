@@ -28,6 +28,12 @@ STAGES = {
     "calibrate": ("synface.flows.calibrate_config", "CalibrateConfig", "synface.flows.calibrate"),
     "closed_loop": ("synface.flows.closed_loop_config", "ClosedLoopConfig", "synface.flows.closed_loop"),
     "evaluate": ("synface.evaluate.config", "EvaluateConfig", "synface.evaluate.run"),
+    "evaluate_ijb": ("synface.evaluate.faces_config", "EvaluateIjbConfig", "synface.evaluate.ijb_run"),
+    "evaluate_tinyface": (
+        "synface.evaluate.faces_config",
+        "EvaluateTinyfaceConfig",
+        "synface.evaluate.tinyface_run",
+    ),
     "audit": ("synface.evaluate.audit_config", "AuditConfig", "synface.evaluate.audit_run"),
     "import": ("synface.store.import_config", "ImportConfig", "synface.store.importing"),
     "report": ("synface.report.config", "ReportConfig", "synface.report.run"),
@@ -37,7 +43,7 @@ STAGES = {
 #: `synface pack --verify-realised IMAGES`: as a stage, of a verb that has another task without it
 REALISED = ("synface.flows.realised", "RealisedConfig")
 
-#: verb -> function of store/ called with a URI and options: (module, function, required, optional)
+#: verb -> function of store/ or models/ called with a URI and options: (module, function, required, optional)
 TOOLS = {
     "status": ("synface.store.status", "status", (), ()),
     "verify": ("synface.store.verify", "verify", (), ("repair",)),
@@ -46,6 +52,13 @@ TOOLS = {
     "erase": ("synface.store.erasure", "erase", ("subject",), ("identities", "gallery", "cosine", "dry_run")),
     "card": ("synface.store.card", "card", (), ()),
     "export": ("synface.store.export", "export", ("format", "output"), ()),
+    "bin": ("synface.store.pair_pack", "build", ("pairs", "output"), ("landmarks", "detector", "size")),
+    "convert": (
+        "synface.models.checkpoints",
+        "convert",
+        ("layout", "architecture", "licence", "training_data", "output"),
+        ("colour_order", "embedding_dim", "input_size"),
+    ),
 }
 
 NOT_YET = {
@@ -64,6 +77,8 @@ stages (each: `synface VERB --help` lists its fields)
   train autoencoder images -> autoencoder in whose latents a small generator works
   train generator   images -> CemiFace generator for one recognizer's embeddings
   evaluate          verification accuracy, TAR@FAR, ROC of a recognizer
+  evaluate ijb      1:1 TAR@FAR and 1:N identification on IJB-B and IJB-C
+  evaluate tinyface rank-k identification
   audit             uniqueness, consistency, leakage of a dataset
   report            one HTML page of a run
   calibrate         CemiFace generator -> the same with a dial: a target similarity picks its m
@@ -75,6 +90,8 @@ results
   status URI        what is done there, what is missing
   verify URI        every byte against the manifest (--repair true: what is damaged is made again next time)
   export URI --format NAME --output URI
+  bin URI           a verification pack (.bin) of a folder of images and a list of pairs
+  convert URI       a released recognizer (--layout insightface, adaface, hyperface, cvlface) -> a weights folder
   import            RecordIO, tars, folders -> images table
   clean URI         remove files that no manifest lists (--dry-run true lists them)
   compact URI       fewer, larger files, sorted, as the table's next version
@@ -138,8 +155,8 @@ def _ray_is_up() -> bool:
 def _verb(argv: list[str]) -> tuple[str, list[str]]:
     """``train recognizer`` is one verb of two words; so is ``train-recognizer``."""
     verb, rest = argv[0].replace("-", "_"), argv[1:]
-    if verb == "train" and rest and not rest[0].startswith("-"):
-        verb, rest = f"train_{rest[0]}", rest[1:]
+    if verb in ("train", "evaluate") and rest and not rest[0].startswith("-"):
+        verb, rest = f"{verb}_{rest[0]}", rest[1:]
     return verb, rest
 
 

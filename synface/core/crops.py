@@ -13,6 +13,8 @@ ARCFACE_TEMPLATE = np.array(
 CROP_SIZE = 112
 CROP_CONVENTION = "arcface-five-point"
 COLOUR_ORDER = "RGB"
+#: what recognizers' weights may have been trained on; images here are always RGB (`COLOUR_ORDER`)
+COLOUR_ORDERS = ("RGB", "BGR")
 PIXEL_MEAN = 127.5
 PIXEL_SCALE = 127.5
 

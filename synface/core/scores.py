@@ -157,6 +157,52 @@ def tar_at_far(curve: Roc, far: float, rule: FarRule = "strict") -> OperatingPoi
     return OperatingPoint(float(curve.threshold_k[index]), float(curve.far_k[index]), float(curve.tar_k[index]))
 
 
+def sorted_point(
+    genuine_n: np.ndarray, impostor_n: np.ndarray, far: float, rule: FarRule = "strict"
+) -> OperatingPoint:
+    """`tar_at_far` without the whole ROC, for millions of pairs.
+
+    Args:
+        genuine_n: scores of genuine pairs, ascending.
+        impostor_n: scores of impostor pairs, ascending.
+        far: target, in [0, 1].
+        rule: as there.
+    """
+    count = len(impostor_n)
+    allowed = min(int(far * count) + 1, count)
+    while allowed / count > far:
+        allowed -= 1
+    accepted = count
+    if allowed < count:
+        rejected = impostor_n[count - 1 - allowed]
+        accepted = count - int(np.searchsorted(impostor_n, rejected, side="right"))
+        looser = count - int(np.searchsorted(impostor_n, rejected, side="left"))
+        if rule == "nearest" and abs(looser / count - far) <= abs(accepted / count - far):
+            accepted = looser
+    # the loosest threshold that accepts so many impostors
+    bound = impostor_n[count - 1 - accepted] if accepted < count else -np.inf
+    first = int(np.searchsorted(genuine_n, bound, side="right"))
+    above = [*genuine_n[first : first + 1], *impostor_n[count - accepted : count - accepted + 1]]
+    threshold = float(min(above)) if above else float("inf")
+    return OperatingPoint(threshold, accepted / count, (len(genuine_n) - first) / len(genuine_n))
+
+
+def corner_roc(genuine_n: np.ndarray, impostor_n: np.ndarray) -> Roc:
+    """The corners of `roc`, from ascending scores: two points for every distinct genuine score, and the two ends."""
+    value = np.unique(genuine_n)[::-1]
+    tar, far = np.empty(2 * len(value)), np.empty(2 * len(value))
+    for offset, side in ((0, "right"), (1, "left")):  # just above the score, and at it
+        for rate, scores_n in ((tar, genuine_n), (far, impostor_n)):
+            rate[offset::2] = 1 - np.searchsorted(scores_n, value, side=side) / len(scores_n)  # type: ignore[call-overload]
+    threshold = np.empty(2 * len(value))
+    threshold[0::2], threshold[1::2] = np.nextafter(value, value.dtype.type(np.inf)), value
+    return Roc(
+        np.concatenate([[np.inf], threshold, [-np.inf]]),
+        np.concatenate([[0.0], far, [1.0]]),
+        np.concatenate([[0.0], tar, [1.0]]),
+    )
+
+
 def threshold_at_far(impostor_n: np.ndarray, far: float) -> float:
     """The lowest score at which at most a share `far` of the impostor scores is accepted (``score >= threshold``).
 
@@ -196,11 +242,15 @@ def auc(score_n: np.ndarray, same_n: np.ndarray) -> float:
     """
     score, same = _checked(score_n, same_n)
     _both_classes(same)
-    impostor = np.sort(score[~same])
-    below = np.searchsorted(impostor, score[same], side="left")
-    not_above = np.searchsorted(impostor, score[same], side="right")
+    return sorted_auc(score[same], np.sort(score[~same]))
+
+
+def sorted_auc(genuine_n: np.ndarray, impostor_n: np.ndarray) -> float:
+    """`auc` of two classes' scores, the impostors' ascending."""
+    below = np.searchsorted(impostor_n, genuine_n, side="left")
+    not_above = np.searchsorted(impostor_n, genuine_n, side="right")
     twice = int(below.sum()) + int(not_above.sum())
-    return twice / (2 * int(same.sum()) * len(impostor))
+    return twice / (2 * len(genuine_n) * len(impostor_n))
 
 
 def wilson_interval(successes: int, trials: int, z: float = 1.959963984540054) -> tuple[float, float]:

@@ -33,6 +33,11 @@ class AuditConfig(StageConfig):
     )
     leak_cosine: float | None = Field(default=None, gt=-1, lt=1, description="a fixed threshold instead")
     worst_pairs: int = Field(default=20, ge=1, le=1000, description="most alike (synthetic, reference) pairs kept")
+    style: str | None = Field(
+        default=None,
+        description="package.module:attribute: uint8 RGB [n, s, s, 3] -> style features [n, d], e.g. Inception with "
+        "weights of yours; with a reference: diversity and Frechet distance in that space",
+    )
     flip: bool = Field(default=False, description="add the mirror image's features, as verification does")
     numerics: EvaluateNumerics = EvaluateNumerics()
     how: AuditHow = AuditHow()
@@ -41,4 +46,6 @@ class AuditConfig(StageConfig):
     def _leak(self) -> "AuditConfig":
         if self.leak_cosine is not None and self.reference is None:
             raise ValueError("leak_cosine needs a reference to look for leaks of")
+        if self.style is not None and self.reference is None:
+            raise ValueError("style needs a reference to compare with")
         return self

@@ -11,9 +11,10 @@ import numpy as np
 import pyarrow as pa
 from PIL import Image
 
+from synface.core import plugins
 from synface.core.errors import InputError
 from synface.core.sphere import nearest_cosine
-from synface.evaluate import audit, distributed
+from synface.evaluate import audit, distributed, style
 from synface.evaluate.audit_config import AuditConfig
 from synface.models import weights
 from synface.ops.cluster import versions
@@ -66,6 +67,7 @@ def run(config: AuditConfig) -> dict[str, Any]:
     if opened.finished is not None:
         return _result(config, opened.finished.numbers, True, started)
     target = check(config)
+    extract = plugins.load("style", config.style) if config.style else None
     with distributed.EmbedPool(
         weights.locate(config.weights), config.numerics.model_dump(), config.how.actors
     ) as pool:
@@ -75,6 +77,9 @@ def run(config: AuditConfig) -> dict[str, Any]:
     files = []
     if reference is not None:
         numbers["leakage"], leaks = find_leaks(config, data, reference)
+        numbers["frechet_distance"] = style.frechet_distance(data.x_nd, reference.x_nd)
+        if extract is not None:
+            numbers["style"] = {"extractor": config.style, **style.compare(extract, config.images, reference.uri)}
         pictures = _pictures(config.images, [k.sample for k in leaks])
         real = _pictures(reference.uri, [k.reference for k in leaks])
         table = leaks_table(leaks, data, reference)

@@ -2,7 +2,7 @@
 
 from typing import ClassVar, Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from synface.evaluate import catalog
 from synface.settings import How, InputUri, Numerics, StageConfig
@@ -38,6 +38,12 @@ class EvaluateConfig(StageConfig):
     far_rule: Literal["strict", "nearest"] = Field(
         default="strict", description="strict: never above the asked FAR; nearest: the nearest, as IJB scripts do"
     )
+    groups: dict[str, tuple[str, ...]] = Field(
+        default={}, description="benchmarks that each stand for a group of people, e.g. {rfw: [African, Asian, ...]}"
+    )
+    real: InputUri | None = Field(
+        default=None, description="evaluation of the recognizer trained on real data: the gap to real is reported"
+    )
     numerics: EvaluateNumerics = EvaluateNumerics()
     how: EvaluateHow = EvaluateHow()
 
@@ -53,3 +59,14 @@ class EvaluateConfig(StageConfig):
         if not value or any(not 0 < far < 1 for far in value) or len(set(value)) != len(value):
             raise ValueError("give distinct rates between 0 and 1, for example 0.01,0.001")
         return value
+
+    @model_validator(mode="after")
+    def _groups(self) -> "EvaluateConfig":
+        known = [spec.name for spec in catalog.parse_all(self.benchmarks)]
+        for name, members in self.groups.items():
+            unknown = [m for m in members if m not in known]
+            if unknown or len(set(members)) < 2:
+                raise ValueError(
+                    f"groups.{name} = {list(members)}: at least two of the benchmarks' names: {', '.join(known)}"
+                )
+        return self

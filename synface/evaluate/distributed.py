@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import ray
+from PIL import Image
 from ray.exceptions import RayTaskError
 
 from synface.core import scores, sphere
@@ -17,7 +18,8 @@ from synface.models.embedding import Embedder
 from synface.ops import cluster
 from synface.ops.progress import Progress
 from synface.store import images as image_files
-from synface.store.formats.verification_bin import decode_images
+from synface.store import uri as uris
+from synface.store.formats.verification_bin import decode_image, decode_images
 
 #: pictures per embedding call: about a second of work
 CHUNK = 256
@@ -62,6 +64,9 @@ class _EmbedActor:
     def embed(self, encoded: Sequence[bytes], side: int, where: str, first: int, flip: bool) -> np.ndarray:
         return embed_pictures(self._embedder, encoded, side, where, first, flip)
 
+    def faces(self, folder: str, names: Sequence[str], landmark_n52: np.ndarray | None, flip: bool) -> np.ndarray:
+        return face_features(self._embedder, folder, names, landmark_n52, flip)
+
 
 def embed_pictures(
     embedder: Embedder, encoded: Sequence[bytes], side: int, where: str, first: int = 0, flip: bool = True
@@ -75,6 +80,27 @@ def embed_pictures(
     if not flip:
         return scores.unit_rows(features)
     return scores.flip_sum(features, embedder.features(np.ascontiguousarray(images[:, :, ::-1])))
+
+
+def face_features(
+    embedder: Embedder, folder: str, names: Sequence[str], landmark_n52: np.ndarray | None, flip: bool
+) -> np.ndarray:
+    """Raw features float64 [n, d] of image files, their mirror images' added with `flip`.
+
+    With landmarks each face is aligned first; without, the images are crops already and are resized.
+    """
+    size = embedder.size
+    faces = np.empty((len(names), size, size, 3), np.uint8)
+    for row, name in enumerate(names):
+        where = uris.join(folder, name)
+        data = uris.read_bytes(where)
+        if landmark_n52 is None:
+            image = decode_image(data, where)
+            faces[row] = np.asarray(image.resize((size, size), Image.Resampling.BILINEAR))
+        else:
+            faces[row] = image_files.align(image_files.decode(data, where), landmark_n52[row], size)
+    features = embedder.features(faces).astype(np.float64)
+    return features + embedder.features(np.ascontiguousarray(faces[:, :, ::-1])) if flip else features
 
 
 def render_all(jobs: Sequence[RenderJob], size: int, per_task: int, label: str) -> Iterator[Rendered]:
@@ -120,6 +146,19 @@ class EmbedPool:
         ]
         results = _in_order(calls, 2 * len(self._actors), lambda rows: progress.advance(len(rows)))
         return np.concatenate(list(results))
+
+    def faces(
+        self, folder: str, names: Sequence[str], landmark_n52: np.ndarray | None, flip: bool, progress: Progress
+    ) -> Iterator[np.ndarray]:
+        """`face_features` over the actors, a chunk of `CHUNK` faces at a time, in order."""
+        calls: list[Callable[[], Any]] = []
+        for first, actor in zip(range(0, len(names), CHUNK), itertools.cycle(self._actors), strict=False):
+            part = slice(first, first + CHUNK)
+            points = None if landmark_n52 is None else landmark_n52[part]
+            calls.append(
+                lambda actor=actor, part=part, points=points: actor.faces.remote(folder, names[part], points, flip)
+            )
+        yield from _in_order(calls, 2 * len(self._actors), lambda rows: progress.advance(len(rows)))
 
 
 @ray.remote(num_cpus=1, max_retries=3)

@@ -64,7 +64,6 @@ def roc_table(measured: list[tuple[str, Protocol, Measured]]) -> pa.Table:
     parts = []
     for name, protocol, scored in measured:
         keep = corners(scored.curve)
-        threshold = scored.curve.threshold_k[keep]
         parts.append(
             pa.table(
                 {
@@ -72,8 +71,13 @@ def roc_table(measured: list[tuple[str, Protocol, Measured]]) -> pa.Table:
                     "protocol": pa.array([protocol.name] * len(keep)),
                     "far": scored.curve.far_k[keep],
                     "tar": scored.curve.tar_k[keep],
-                    "threshold": pa.array(threshold, mask=~np.isfinite(threshold)),
+                    "threshold": threshold_column(scored.curve.threshold_k[keep]),
                 }
             )
         )
     return pa.concat_tables(parts).combine_chunks()
+
+
+def threshold_column(threshold_k: np.ndarray) -> pa.Array:
+    """Cosines as a column; an infinite one (accept nothing, or all) is null."""
+    return pa.array(threshold_k, mask=~np.isfinite(threshold_k))

@@ -4,11 +4,10 @@ import json
 import time
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 
 from synface.core.errors import InputError
-from synface.evaluate import catalog, distributed, outcome, rendered, sources
+from synface.evaluate import catalog, distributed, face_folder, groups, outcome, published, rendered, sources
 from synface.evaluate import heads_benchmark as hb
 from synface.evaluate.config import EvaluateConfig
 from synface.evaluate.verification import Measured, Protocol, measure
@@ -16,6 +15,7 @@ from synface.models import weights
 from synface.ops.cluster import versions
 from synface.ops.progress import Progress, say
 from synface.store import artifact, tables
+from synface.store import uri as uris
 from synface.store.formats.verification_bin import read_pack
 
 KIND = "evaluation"
@@ -59,7 +59,10 @@ def run(config: EvaluateConfig) -> dict[str, Any]:
     specs = catalog.parse_all(config.benchmarks)
     packs = {spec.name: read_pack(spec.uri) for spec in specs if spec.uri is not None}
     hashed = config.model_copy(update={"benchmarks": tuple(_content_name(spec) for spec in specs)})
-    opened = artifact.open_output(hashed, {"weights": recognizer.sha256})
+    digests = {"weights": recognizer.sha256}
+    if config.real is not None:
+        digests["real"] = artifact.require(config.real, KIND).content_digest
+    opened = artifact.open_output(hashed, digests)
     if opened.finished is not None:
         return _result(config, opened.finished.numbers, True, started)
     results: outcome.Results = {}
@@ -77,6 +80,7 @@ def run(config: EvaluateConfig) -> dict[str, Any]:
             measured.append((spec.name, protocol, scored))
             results.setdefault(spec.name, {})[protocol.name] = scored.numbers
     content = outcome.results_content(results, provenance, recognizer, config.far_rule)
+    content |= _comparisons(config, results)
     text = json.dumps(content, sort_keys=True, indent=1, allow_nan=False)
     files = [
         artifact.write_file(config.output, outcome.RESULTS_FILE, (text + "\n").encode()),
@@ -86,6 +90,25 @@ def run(config: EvaluateConfig) -> dict[str, Any]:
     numbers = _numbers(results, content["average"])
     artifact.commit(hashed, opened, KIND, files, numbers, versions())
     return _result(config, numbers, False, started)
+
+
+def _comparisons(config: EvaluateConfig, results: outcome.Results) -> dict[str, Any]:
+    """Statistics over groups of people, and the gap to real, where there are any.
+
+    Raises:
+        InputError: the evaluation to compare with has no protocol in common.
+    """
+    found: dict[str, Any] = {}
+    spread = groups.over_slices(results) | groups.over_benchmarks(results, config.groups)
+    if spread:
+        found["groups"] = spread
+    if config.real is not None:
+        real = json.loads(uris.read_bytes(uris.join(config.real, outcome.RESULTS_FILE)))
+        try:
+            found["gap_to_real"] = published.gaps(real["results"], results)
+        except ValueError as error:
+            raise InputError(f"real {config.real}: {error}") from error
+    return found
 
 
 def _content_name(spec: catalog.Spec) -> str:
@@ -110,28 +133,13 @@ def _evaluate(config: EvaluateConfig, benchmark: sources.Benchmark) -> list[tupl
     place = weights.locate(config.weights)
     with distributed.EmbedPool(place, config.numerics.model_dump(), config.how.actors) as pool:
         embedding = pool.embed(benchmark.encoded, benchmark.side, benchmark.where, progress)
-    check_embeddings(embedding, config.weights, benchmark.where)
+    face_folder.check_embeddings(embedding, config.weights, benchmark.where)
     found = []
     for protocol in benchmark.protocols:
         scored = measure(embedding, protocol, config.far, config.far_rule)
         found.append((protocol, scored))
         say(f"evaluate: {benchmark.name}/{protocol.name} {summary(scored.numbers)}")
     return found
-
-
-def check_embeddings(embedding_nd: np.ndarray, where: str, images: str) -> None:
-    """Refuse embeddings that are NaN, infinite or zero.
-
-    Raises:
-        InputError: names the weights, the first image and how many.
-    """
-    norm = np.linalg.norm(embedding_nd, axis=1)
-    bad = np.flatnonzero(~(np.isfinite(norm) & (norm > 0)))
-    if len(bad):
-        raise InputError(
-            f"weights {where}: {len(bad)} of {len(norm)} embeddings of {images} are NaN, infinite or zero (the first: "
-            f"image {int(bad[0])}); these weights did not train, or are damaged"
-        )
 
 
 def summary(numbers: dict[str, Any]) -> str:

@@ -75,7 +75,7 @@ def measure(embedding_rd: np.ndarray, protocol: Protocol, far: tuple[float, ...]
         "threshold_cosine": 1 - threshold / 2,
         "auc": scores.auc(score, same),
         "eer": scores.eer(curve),
-        "tar_at_far": {key: _point(p) for key, p in points.items()},
+        "tar_at_far": {key: point_numbers(p) for key, p in points.items()},
         "fnmr_at_fmr": {f"{f:g}": scores.fnmr_at_fmr(curve, f) for f in far},
         "far_rule": rule,
         "genuine_mean": float(score[same].mean()),
@@ -87,7 +87,7 @@ def measure(embedding_rd: np.ndarray, protocol: Protocol, far: tuple[float, ...]
     return Measured(score, folds.correct_n, curve, numbers)
 
 
-def _point(point: scores.OperatingPoint) -> dict[str, float | None]:
+def point_numbers(point: scores.OperatingPoint) -> dict[str, float | None]:
     """As plain JSON: an infinite threshold (nothing is accepted) is null."""
     threshold = point.threshold if np.isfinite(point.threshold) else None
     return {"tar": point.tar, "far": point.far, "threshold_cosine": threshold}

@@ -47,7 +47,7 @@ class WeightsConfig:
         embedding_dim: size of the feature.
         input_size: side of the square crop, pixels.
         crop: alignment convention, ``core.crops.CROP_CONVENTION``.
-        colour_order: RGB.
+        colour_order: what the tensors were trained on: RGB, or BGR (recognizers only; turned round on load).
         normalisation: x -> (x - mean) / scale on uint8.
         dtype: of the stored floats; computation is float32.
         licence: SPDX name or a text.
@@ -105,9 +105,10 @@ def read_config(name_or_uri: str, kind: str = "recognizer") -> WeightsConfig:
         "kind": kind,
         "format_version": FORMAT_VERSION,
         "crop": crops.CROP_CONVENTION,
-        "colour_order": crops.COLOUR_ORDER,
         "normalisation": NORMALISATION,
     }
+    if kind != "recognizer" or config.colour_order not in crops.COLOUR_ORDERS:
+        expected["colour_order"] = crops.COLOUR_ORDER
     for field, value in expected.items():
         if getattr(config, field) != value:
             raise InputError(
@@ -169,6 +170,8 @@ def read_state(name_or_uri: str, kind: str = "recognizer") -> tuple[WeightsConfi
 def from_pretrained(name_or_uri: str) -> tuple[nn.Module, WeightsConfig]:
     """A recognizer in evaluation mode, float32 on the CPU, and its stated conventions.
 
+    The module takes RGB, whatever its weights were trained on: `take_rgb`.
+
     Raises:
         InputError: not found, another sha256, unknown architecture, or tensors that do not fit it (the first
             differing keys are listed).
@@ -178,7 +181,16 @@ def from_pretrained(name_or_uri: str) -> tuple[nn.Module, WeightsConfig]:
     with torch.random.fork_rng(devices=[]):
         module = recognizers.build(config.architecture, config.embedding_dim, config.input_size)
     load_state(module, state, f"{place} ({config.architecture})")
+    if config.colour_order == "BGR":
+        take_rgb(module)
     return module.eval(), config
+
+
+def take_rgb(module: nn.Module) -> None:
+    """Make a network that was trained on BGR take RGB: the input channels of its first convolution, turned round."""
+    first = next(m for m in module.modules() if isinstance(m, nn.Conv2d))
+    with torch.no_grad():
+        first.weight.copy_(first.weight.flip(1))
 
 
 def load_state(module: nn.Module, state: Mapping[str, torch.Tensor], where: str) -> None:

@@ -5,6 +5,7 @@ import io
 import numpy as np
 from PIL import Image
 
+from synface.core import crops
 from synface.core.errors import InputError, unknown_name
 from synface.store import provenance
 
@@ -51,6 +52,38 @@ def decode(data: bytes, where: str = "image") -> np.ndarray:
         raise
     except (OSError, ValueError, SyntaxError, MemoryError, Image.DecompressionBombError) as error:
         raise InputError(f"{where}: not a readable image ({error})") from error
+
+
+def align(pixels_hwc: np.ndarray, landmarks_52: np.ndarray, size: int) -> np.ndarray:
+    """The square crop in which five landmarks lie on the ArcFace template: uint8 [size, size, 3].
+
+    Similarity transform by least squares (`crops.similarity_transform`), bilinear, black outside. The field's scripts
+    do the same with OpenCV, which rounds the weights to 1/32: grey values may differ by a few levels.
+
+    Args:
+        pixels_hwc: uint8 RGB.
+        landmarks_52: eyes (image left, image right), nose tip, mouth corners (left, right) as x, y; pixel centres are
+            whole numbers, as detectors give them.
+        size: side of the crop.
+
+    Raises:
+        InputError: landmarks that are not finite, or coincide.
+    """
+    points = np.asarray(landmarks_52, np.float64)
+    if points.shape != (5, 2) or not np.isfinite(points).all() or np.ptp(points, 0).max() == 0:
+        raise InputError(f"landmarks {points.tolist()}: expected five different points x, y")
+    back = crops.similarity_transform(crops.template(size), points)  # crop -> image
+    # Pillow's pixel centres lie at halves, and the black rim moves the image by one
+    shift = back[:, 2] + 1.5 - 0.5 * back[:, :2].sum(1)
+    place = (*back[0, :2], shift[0], *back[1, :2], shift[1])
+    height, width = pixels_hwc.shape[:2]
+    rimmed = np.zeros((3, height + 2, width + 2), np.float32)  # whole numbers would be cut, not rounded
+    rimmed[:, 1:-1, 1:-1] = pixels_hwc.transpose(2, 0, 1)
+    bands = [
+        Image.fromarray(band).transform((size, size), Image.Transform.AFFINE, place, Image.Resampling.BILINEAR)
+        for band in rimmed
+    ]
+    return np.rint(np.stack([np.asarray(band) for band in bands], -1)).astype(np.uint8)
 
 
 def suffix_of(data: bytes) -> str:

@@ -57,7 +57,7 @@ def run(config: TrainAutoencoderConfig) -> dict[str, Any]:
         steps=state.step,
         psnr=quality,
     )
-    entries = steps_run.write_weights(config, opened, state.average, stated, state)
+    entries = steps_run.write_weights(config, state.average, stated, state.history)
     numbers = {
         "images": len(catalog),
         "parameters": recognizers.parameter_count(state.average),

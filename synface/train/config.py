@@ -24,6 +24,28 @@ class Margin(Settings):
     warmup_epochs: float = Field(default=0.0, ge=0, description="the margin rises linearly from 0 over these")
 
 
+class Source(Settings):
+    """Images in a foreign format, trained on where they stand; hashed by their files' names and sizes."""
+
+    uri: InputUri = Field(description="folder, .rec file or folder with one, .tar or folder of them")
+    format: Literal["folder", "recordio", "webdataset"]
+
+
+class Head(Settings):
+    """How the classes of the softmax are held (``train.partial_fc``)."""
+
+    sharded: bool = Field(default=False, description="PartialFC: each worker holds its part of the class centres")
+    sample_rate: float = Field(
+        default=1.0, gt=0, le=1, description="share of the classes in a step's softmax; below 1 needs sharded"
+    )
+
+    @model_validator(mode="after")
+    def _sampling(self) -> "Head":
+        if self.sample_rate < 1 and not self.sharded:
+            raise ValueError(f"sample_rate {self.sample_rate} needs head.sharded")
+        return self
+
+
 class Optimizer(Settings):
     """Optimizer and learning-rate schedule (``train.schedules``)."""
 
@@ -94,6 +116,17 @@ class TrainNumerics(Numerics):
     compile: bool = Field(default=False, description="torch.compile the backbone")
 
 
+class RecognizerNumerics(TrainNumerics):
+    """What decides the last bits of a recognizer's training."""
+
+    accumulate: int = Field(
+        default=1,
+        ge=1,
+        le=4096,
+        description="parts of each worker's batch, one after the other; their gradients add up",
+    )
+
+
 class WorkersHow(How):
     """Workers, memory and logs of any training; they decide only its speed and what an interruption costs."""
 
@@ -133,19 +166,27 @@ def check_workers(numerics: TrainNumerics, how: WorkersHow, images: list[str]) -
 
 
 class TrainRecognizerConfig(StageConfig):
-    """Images tables -> a face-recognition model."""
+    """Images tables, folders, RecordIO or WebDataset -> a face-recognition model."""
 
     verb: ClassVar[str] = "train_recognizer"
 
-    images: list[InputUri] = Field(min_length=1, description="images tables; their identities are the classes")
+    images: list[InputUri] = Field(default=[], description="images tables; their identities are the classes")
+    sources: list[Source] = Field(default=[], description="further images, in foreign formats: {uri, format}")
     merge_identities: bool = Field(
         default=False,
         description="equal identity_id in two tables is one class; otherwise each table has its own classes",
     )
-    backbone: str = Field(default="r18", description="r18 r34 r50 r100 mobilefacenet tiny")
+    repeat: list[Annotated[float, Field(gt=0, le=1000)]] = Field(
+        default=[], description="how often an epoch takes each table's (then each source's) images; default: once each"
+    )
+    backbone: str = Field(
+        default="r18",
+        description="r18 ... r200, ir_18 ... ir_101, ir_se50, mobilefacenet, tiny, or package.module:attribute",
+    )
     image_size: int = Field(default=112, ge=32, le=1024, multiple_of=16, description="pixels; what the table holds")
     embedding_dim: int | None = Field(default=None, ge=2, le=8192, description="default: 256 for tiny, else 512")
     margin: Margin = Margin()
+    head: Head = Head()
     optimizer: Optimizer = Optimizer()
     epochs: int = Field(default=40, ge=1, le=100_000)
     global_batch_size: int = Field(default=128, ge=2, le=1 << 20, description="over all workers")
@@ -156,10 +197,15 @@ class TrainRecognizerConfig(StageConfig):
         description="shuffle within windows of so many shards (streams); default: the whole data set",
     )
     seed: int = Field(default=0, ge=0, lt=2**62)
+    continue_from: InputUri | None = Field(
+        default=None,
+        description="output of an unfinished training, the same but for numerics: go on from its newest checkpoint, "
+        "e.g. on another number of workers",
+    )
     store_dtype: Literal["float32", "float16"] = Field(default="float32", description="of the weights on disk")
     licence: str = Field(default="unstated", description="of the weights; stands in their config.json")
     training_data: str = Field(default="", description="one sentence for config.json; default: the tables' digests")
-    numerics: TrainNumerics = TrainNumerics()
+    numerics: RecognizerNumerics = RecognizerNumerics()
     how: TrainHow = TrainHow()
 
     @property
@@ -168,14 +214,28 @@ class TrainRecognizerConfig(StageConfig):
         return self.embedding_dim or (256 if self.backbone == "tiny" else 512)
 
     @model_validator(mode="after")
+    def _data(self) -> "TrainRecognizerConfig":
+        count = len(self.images) + len(self.sources)
+        if not count:
+            raise ValueError("images: give at least one images table, or sources in a foreign format")
+        if self.repeat and len(self.repeat) != count:
+            raise ValueError(f"repeat: {len(self.repeat)} numbers for {count} tables and sources")
+        return self
+
+    @model_validator(mode="after")
     def _fits(self) -> "TrainRecognizerConfig":
-        workers = self.numerics.num_workers
+        workers, parts = self.numerics.num_workers, self.numerics.accumulate
         if self.global_batch_size % workers:
             raise ValueError(f"global_batch_size {self.global_batch_size} is not a multiple of {workers} workers")
-        if self.global_batch_size // workers < 2:
+        own = self.global_batch_size // workers
+        if own % parts:
+            raise ValueError(f"numerics.accumulate: a worker's batch of {own} does not divide into {parts} parts")
+        if own // parts < 2:
             raise ValueError(
                 f"global_batch_size {self.global_batch_size} leaves each of {workers} workers one image; batch "
                 "normalisation needs two"
             )
+        if self.head.sharded and self.numerics.dtype == "float16":
+            raise ValueError("head.sharded with dtype float16: the workers' loss scales would part; use bfloat16")
         check_workers(self.numerics, self.how, self.images)
         return self

@@ -16,6 +16,9 @@ from synface.core import rng
 from synface.core.errors import InputError
 from synface.store import artifact, images, tables
 from synface.store import uri as uris
+from synface.train import sources
+from synface.train.config import Source
+from synface.train.sources import ForeignShard
 
 COLUMNS = ("image", "identity_id")
 GIB = 1 << 30
@@ -35,22 +38,33 @@ class Shard:
         """For messages."""
         return uris.join(self.uri, self.entry.path)
 
+    def files(self) -> list[bytes]:
+        """The image files, in order."""
+        return encoded(read_shard(self))
+
 
 @dataclass(frozen=True)
 class Catalog:
     """All training images without their pixels.
 
     Attributes:
-        shards: the files, in the order of the tables and their manifests.
+        shards: in the order of the tables and their manifests, then of the sources.
         labels: class of every image, int64 [n].
         classes: name of every class, sorted.
         encoded_bytes: of all images.
+        repeat: how often an epoch takes the images of each shard.
     """
 
-    shards: tuple[Shard, ...]
+    shards: tuple[Shard | ForeignShard, ...]
     labels: np.ndarray
     classes: tuple[str, ...]
     encoded_bytes: int
+    repeat: tuple[float, ...] = ()
+
+    @property
+    def per_epoch(self) -> int:
+        """Images that an epoch takes."""
+        return sum(drawn(s.rows, r) for s, r in zip(self.shards, self.repeat or [1] * len(self.shards), strict=True))
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -71,13 +85,27 @@ def encoded(table: pa.Table) -> list[bytes]:
     return pa.chunked_array([column.field("bytes")]).to_pylist()
 
 
-def scan(table_uris: Sequence[str], image_size: int, merge_identities: bool = False) -> Catalog:
+def scan(
+    table_uris: Sequence[str], image_size: int, merge_identities: bool = False,
+    foreign: Sequence[Source] = (), repeat: Sequence[float] = (),
+) -> Catalog:  # fmt: skip
     """Read the tables once: classes, labels and the size of the first image of every shard.
+
+    Args:
+        table_uris: images tables.
+        image_size: side of every image, pixels.
+        merge_identities: equal ids in two tables are one class.
+        foreign: sources in foreign formats; their classes come after the tables'.
+        repeat: how often an epoch takes each table's, then each source's images; empty: once.
 
     Raises:
         InputError: no such table, damaged files, images of another size, fewer than two classes.
     """
-    names, shards, start, size = [], [], 0, 0
+    names: list[str] = []
+    shards: list[Shard | ForeignShard] = []
+    repeats: list[float] = []
+    start = size = 0
+    alone = merge_identities or len(table_uris) + len(foreign) == 1
     for number, table_uri in enumerate(table_uris):
         artifact.require(table_uri, "images")
         for entry in tables.listed_files(table_uri):
@@ -89,18 +117,28 @@ def scan(table_uris: Sequence[str], image_size: int, merge_identities: bool = Fa
                 check_size(images.decode(files[0] or b"", shard.where), image_size, shard.where)
                 size += sum(len(f) for f in files if f)
                 shards.append(shard)
-                prefix = "" if merge_identities or len(table_uris) == 1 else f"{number}/"
+                repeats += repeat[number : number + 1]
+                prefix = "" if alone else f"{number}/"
                 names += [prefix + i for i in table["identity_id"].to_pylist()]
             start += table.num_rows
+    for number, source in enumerate(foreign, len(table_uris)):
+        for found in sources.scan(source, start):
+            check_size(images.decode(found.first, found.shard.where), image_size, found.shard.where)
+            shards.append(found.shard)
+            repeats += repeat[number : number + 1]
+            names += [i if alone else f"{number}/{i}" for i in found.identities]
+            size += found.encoded_bytes
+            start += found.shard.rows
     classes = sorted(set(names))
+    places = [*table_uris, *(source.uri for source in foreign)]
     if len(classes) < 2:
         raise InputError(
-            f"images {', '.join(table_uris)}: {len(names)} images of {len(classes)} identity; training needs at "
+            f"images {', '.join(places)}: {len(names)} images of {len(classes)} identity; training needs at "
             "least two identities"
         )
     number_of = {name: i for i, name in enumerate(classes)}
     labels = np.fromiter((number_of[n] for n in names), np.int64, len(names))
-    return Catalog(tuple(shards), labels, tuple(classes), size)
+    return Catalog(tuple(shards), labels, tuple(classes), size, tuple(repeats))
 
 
 def check_size(pixels: np.ndarray, image_size: int, where: str) -> None:
@@ -112,8 +150,24 @@ def check_size(pixels: np.ndarray, image_size: int, where: str) -> None:
         )
 
 
-def epoch_order(shard_rows: Sequence[int], window: int | None, seed: int, epoch: int) -> np.ndarray:
-    """The order of the images in one epoch, int64 [n].
+def drawn(rows: int, repeat: float) -> int:
+    """How many images an epoch takes of a shard."""
+    return round(rows * repeat)
+
+
+def drawn_rows(rows: int, repeat: float, *key: rng.KeyPart) -> np.ndarray:
+    """Rows of a shard that an epoch takes, int64: all of them as often as whole, and a keyed choice for the rest."""
+    whole, rest = divmod(drawn(rows, repeat), max(rows, 1))
+    parts = [np.arange(rows)] * whole
+    if rest:
+        parts.append(rng.permutation(rows, *key)[:rest])
+    return np.concatenate(parts) if parts else np.zeros(0, np.int64)
+
+
+def epoch_order(
+    shard_rows: Sequence[int], window: int | None, seed: int, epoch: int, repeat: Sequence[float] = ()
+) -> np.ndarray:
+    """The order of the images in one epoch, int64.
 
     Args:
         shard_rows: images of each shard.
@@ -121,16 +175,23 @@ def epoch_order(shard_rows: Sequence[int], window: int | None, seed: int, epoch:
             each run of `window` shards: then only those shards are needed at a time.
         seed: of the training.
         epoch: 0-based.
+        repeat: how often the images of each shard are taken; empty: once.
     """
     total = int(sum(shard_rows))
-    if window is None:
+    if window is None and not repeat:
         return rng.permutation(total, seed, "epoch", epoch)
     starts = [0, *itertools.accumulate(shard_rows)]
+    taken = [
+        starts[s] + drawn_rows(rows, repeat[s] if repeat else 1, seed, "repeat", epoch, s)
+        for s, rows in enumerate(shard_rows)
+    ]
+    if window is None:
+        everything = np.concatenate(taken)
+        return everything[rng.permutation(len(everything), seed, "epoch", epoch)]
     order = rng.permutation(len(shard_rows), seed, "shards", epoch)
     parts = []
     for number, begin in enumerate(range(0, len(order), window)):
-        group = [np.arange(starts[s], starts[s + 1]) for s in order[begin : begin + window]]
-        rows = np.concatenate(group)
+        rows = np.concatenate([taken[s] for s in order[begin : begin + window]])
         parts.append(rows[rng.permutation(len(rows), seed, "window", epoch, number)])
     return np.concatenate(parts)
 
@@ -178,8 +239,7 @@ class ImageSource:
         if decoded_bytes <= memory_bytes:
             self._decoded = np.empty((len(catalog), image_size, image_size, 3), np.uint8)
             for shard in catalog.shards:
-                files = encoded(read_shard(shard))
-                self._decode(files, shard.where, self._decoded[shard.start : shard.start + shard.rows])
+                self._decode(shard.files(), shard.where, self._decoded[shard.start : shard.start + shard.rows])
         elif window is None and catalog.encoded_bytes > memory_bytes:
             raise InputError(
                 f"{len(catalog)} images take {catalog.encoded_bytes / GIB:.1f} GiB encoded, how.memory_gb allows "
@@ -197,19 +257,23 @@ class ImageSource:
             return self._decoded[index_n]
         shard_n = np.searchsorted(self._starts, index_n, side="right") - 1
         out = np.empty((len(index_n), self._size, self._size, 3), np.uint8)
+        files = [b""] * len(index_n)
         for number in np.unique(shard_n):
-            self._load(int(number))
-        files = [self._files[int(s)][int(i - self._starts[s])] for s, i in zip(shard_n, index_n, strict=True)]
+            loaded = self._load(int(number))
+            for place in np.flatnonzero(shard_n == number):
+                files[place] = loaded[int(index_n[place] - self._starts[number])]
         self._decode(files, "training image", out)
         return out
 
-    def _load(self, number: int) -> None:
-        if number in self._files:
-            self._files[number] = self._files.pop(number)  # most recently used last
-            return
-        while len(self._files) >= self._keep:
-            self._files.pop(next(iter(self._files)))
-        self._files[number] = encoded(read_shard(self._catalog.shards[number]))
+    def _load(self, number: int) -> list[bytes]:
+        """A shard's files; the most recently used shards are kept."""
+        files = self._files.pop(number, None)
+        if files is None:
+            while len(self._files) >= self._keep:
+                self._files.pop(next(iter(self._files)))
+            files = self._catalog.shards[number].files()
+        self._files[number] = files
+        return files
 
     def _decode(self, files: Sequence[bytes], where: str, out: np.ndarray) -> None:
         def part(rows: range) -> None:

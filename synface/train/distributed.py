@@ -169,6 +169,8 @@ def train_recognizer(
     shape = loop.shape_of(config, catalog, device)
     state = loop.build_state(config, shape)
     data = loop.newest_checkpoint(folder)
+    if data is None and config.continue_from is not None:
+        data = loop.newest_checkpoint(uris.join(config.continue_from, CHECKPOINTS))
     if data is not None:
         loop.unpack_checkpoint(state, data, device)
         if shape.rank == 0:
@@ -242,8 +244,7 @@ def saver(folder: str, shape: loop.Shape, stopping: Stopping) -> Callable[[loop.
     """Rank 0 writes; the others wait, so that none runs ahead of a checkpoint that fails."""
 
     def save(state: loop.State) -> None:
-        if shape.rank == 0:
-            loop.save_checkpoint(folder, state)
+        loop.save_checkpoint(folder, state, shape.rank)
         if shape.world > 1:
             distributed.barrier()
         if stopping(state):

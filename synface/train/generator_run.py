@@ -62,7 +62,7 @@ def run(config: TrainGeneratorConfig) -> dict[str, Any]:
     assert isinstance(state.average, Denoiser)
     module = generators.Generator(state.average, networks.autoencoder)
     stated = weights_config(config, opened, networks, module, state)
-    entries = steps_run.write_weights(config, opened, module, stated, state)
+    entries = steps_run.write_weights(config, module, stated, state.history)
     numbers = {
         "images": len(catalog),
         "identities": len(catalog.classes),

@@ -5,6 +5,7 @@ learning rate, margin), or stands in the checkpoint. So a resumed training ends 
 that was never disturbed, at equal world size and threads.
 """
 
+import contextlib
 import hashlib
 import io
 import math
@@ -25,6 +26,7 @@ from synface.train import augment, schedules
 from synface.train.config import Optimizer, TrainRecognizerConfig
 from synface.train.data import Catalog, ImageSource, epoch_order, prefetched, rank_slice, steps_per_epoch
 from synface.train.head import MarginHead, Trainee
+from synface.train.partial_fc import ShardedForward, ShardedHead, Workers, clip_gradients
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 CHECKPOINT_SUFFIX = ".pt"
@@ -75,7 +77,7 @@ class Diverged:
 
 def shape_of(config: TrainRecognizerConfig, catalog: Catalog, device: str = "cpu") -> Shape:
     """The sizes of a training; rank and world from the process group."""
-    per_epoch = steps_per_epoch(len(catalog), config.global_batch_size)
+    per_epoch = steps_per_epoch(catalog.per_epoch, config.global_batch_size)
     grouped = distributed.is_available() and distributed.is_initialized()
     return Shape(
         classes=len(catalog.classes),
@@ -92,20 +94,29 @@ def build_state(config: TrainRecognizerConfig, shape: Shape) -> State:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(derived_seed(config.seed, "weights"))
         backbone = recognizers.build(config.backbone, config.dim, config.image_size)
-        model = Trainee(backbone, MarginHead(shape.classes, config.dim, config.margin))
+        model = Trainee(backbone, build_head(config, shape))
     model = model.to(shape.device)
     if config.numerics.channels_last:
         model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     optimizer = build_optimizer(model, config.optimizer, shape.device)
     if config.numerics.compile:
         model.backbone.compile()
-    forward: torch.nn.Module = model
+    replicated: torch.nn.Module = model.backbone if config.head.sharded else model
     if shape.world > 1:
         # find_unused_parameters keeps the gradient buckets as they are at the first step: the order of a
         # sum over three or more workers, and so its last bits, is then the same after a resume
-        forward = DistributedDataParallel(model, find_unused_parameters=True)
+        replicated = DistributedDataParallel(replicated, find_unused_parameters=True)
+    forward = ShardedForward(replicated, model.head) if isinstance(model.head, ShardedHead) else replicated
     scaler = torch.amp.GradScaler(shape.device, enabled=config.numerics.dtype == "float16")
     return State(model, forward, optimizer, scaler)
+
+
+def build_head(config: TrainRecognizerConfig, shape: Shape) -> MarginHead:
+    """All classes, or this worker's."""
+    if not config.head.sharded:
+        return MarginHead(shape.classes, config.dim, config.margin)
+    workers = Workers(shape.rank, shape.world, distributed.group.WORLD if shape.world > 1 else None)
+    return ShardedHead(shape.classes, config.dim, config.margin, config.head.sample_rate, config.seed, workers)
 
 
 def build_optimizer(model: Trainee, settings: Optimizer, device: str) -> torch.optim.Optimizer:
@@ -141,7 +152,7 @@ def batches(
     """(network input float32 [b, s, s, 3], labels int64 [b]) of this worker, from `first_step` to the end."""
     rows = [shard.rows for shard in catalog.shards]
     for epoch in range(first_step // shape.epoch_steps, config.epochs):
-        order = epoch_order(rows, config.shuffle_shards, config.seed, epoch)
+        order = epoch_order(rows, config.shuffle_shards, config.seed, epoch, catalog.repeat)
         start = first_step - epoch * shape.epoch_steps if epoch == first_step // shape.epoch_steps else 0
         for step in range(start, shape.epoch_steps):
             index = order[rank_slice(step, config.global_batch_size, shape.rank, shape.world)]
@@ -161,21 +172,39 @@ def train_step(
         x = x.contiguous()
     labels_n = torch.from_numpy(labels).to(shape.device, non_blocking=True)
     share = schedules.ramp(state.step, round(config.margin.warmup_epochs * shape.epoch_steps))
-    with torch.autocast(shape.device, DTYPES[numerics.dtype], enabled=numerics.dtype != "float32"):
-        loss, hits = state.forward(x, labels_n, share)
+    head = state.model.head
+    if isinstance(head, ShardedHead):
+        head.step = state.step
     state.optimizer.zero_grad(set_to_none=True)
-    state.scaler.scale(loss).backward()
+    parts = numerics.accumulate
+    losses, hits = [], []
+    for number, (x_part, labels_part) in enumerate(zip(x.chunk(parts), labels_n.chunk(parts), strict=True), 1):
+        with contextlib.nullcontext() if number == parts else unsynchronised(state.forward):
+            with torch.autocast(shape.device, DTYPES[numerics.dtype], enabled=numerics.dtype != "float32"):
+                loss, hit = state.forward(x_part, labels_part, share)
+            state.scaler.scale(loss / parts).backward()
+        losses.append(loss.detach().double() / parts)
+        hits.append(hit.double() / len(labels))
     if settings.clip_norm is not None:
         state.scaler.unscale_(state.optimizer)
-        torch.nn.utils.clip_grad_norm_(state.model.parameters(), settings.clip_norm)
+        if isinstance(head, ShardedHead):
+            clip_gradients(state.model.backbone, head, settings.clip_norm)
+        else:
+            torch.nn.utils.clip_grad_norm_(state.model.parameters(), settings.clip_norm)
     state.scaler.step(state.optimizer)
     state.scaler.update()
     state.step += 1
-    seen = torch.stack([loss.detach().double(), hits.double() / len(labels)])
+    seen = torch.stack([sum(losses[1:], losses[0]), sum(hits[1:], hits[0])])
     if shape.world > 1:
         distributed.all_reduce(seen)
         seen /= shape.world
     return tuple(seen.tolist())  # type: ignore[return-value]
+
+
+def unsynchronised(forward: torch.nn.Module) -> contextlib.AbstractContextManager:
+    """Where gradients stay on their worker: all but the last of a step's accumulated parts."""
+    replicated = forward.backbone if isinstance(forward, ShardedForward) else forward
+    return replicated.no_sync() if isinstance(replicated, DistributedDataParallel) else contextlib.nullcontext()
 
 
 def run_steps(
@@ -217,10 +246,18 @@ def run_steps(
             state.losses.clear()
         watch(state, loss, lr)
         if due(state, ended) or state.step == shape.total_steps:
-            if not weights_finite(state.model):
+            if not finite_everywhere(state.model, shape):
                 return Diverged(state.step)
             save(state)
     return None
+
+
+def finite_everywhere(model: torch.nn.Module, shape: Shape) -> bool:
+    """Whether every parameter of every worker is finite: one answer, also where each holds other class centres."""
+    answer = torch.tensor([weights_finite(model)], dtype=torch.int32, device=shape.device)
+    if shape.world > 1:
+        distributed.all_reduce(answer, distributed.ReduceOp.MIN)
+    return bool(answer.item())
 
 
 def epoch_entry(state: State, lr: float, shape: Shape) -> dict[str, Any]:
@@ -252,26 +289,37 @@ class Resumable(Protocol):
 
 
 def pack_checkpoint(state: Resumable, **more: Any) -> bytes:
-    """The whole state as bytes of plain tensors and numbers; `more` is what another kind of state has besides."""
+    """The whole state as bytes of plain tensors and numbers; `more` is what another kind of state has besides.
+
+    A sharded head is merged: every worker takes part, and the bytes of rank 0 are the checkpoint.
+    """
+    parts = {
+        "model": state.model.state_dict(),
+        "optimizer": state.optimizer.state_dict(),
+        "scaler": state.scaler.state_dict(),
+        "step": state.step,
+        "losses": state.losses,
+        "history": state.history,
+        **more,
+    }
+    head = sharded_head(state)
     sink = io.BytesIO()
-    torch.save(
-        {
-            "model": state.model.state_dict(),
-            "optimizer": state.optimizer.state_dict(),
-            "scaler": state.scaler.state_dict(),
-            "step": state.step,
-            "losses": state.losses,
-            "history": state.history,
-            **more,
-        },
-        sink,
-    )
+    torch.save(parts if head is None else head.merged(parts), sink)
     return sink.getvalue()
+
+
+def sharded_head(state: Resumable) -> ShardedHead | None:
+    """The head whose rows lie on several workers, if the state has one."""
+    head = getattr(state.model, "head", None)
+    return head if isinstance(head, ShardedHead) else None
 
 
 def unpack_checkpoint(state: Resumable, data: bytes, device: str) -> dict[str, Any]:
     """Put a packed state in place (read without running any code); all that was packed."""
-    saved = torch.load(io.BytesIO(data), map_location=device, weights_only=True)
+    head = sharded_head(state)
+    # the rows of all classes may not fit on one device
+    saved = torch.load(io.BytesIO(data), map_location=device if head is None else "cpu", weights_only=True)
+    saved = saved if head is None else head.split(saved)
     state.model.load_state_dict(saved["model"])
     state.optimizer.load_state_dict(saved["optimizer"])
     state.scaler.load_state_dict(saved["scaler"])
@@ -279,9 +327,12 @@ def unpack_checkpoint(state: Resumable, data: bytes, device: str) -> dict[str, A
     return saved
 
 
-def save_checkpoint(folder: str, state: State) -> None:
-    """Write the state as one whole checkpoint file."""
-    write_checkpoint(folder, state.step, pack_checkpoint(state))
+def save_checkpoint(folder: str, state: State, rank: int = 0) -> None:
+    """Write the state as one whole checkpoint file, by rank 0; with a sharded head every worker must call this."""
+    if rank == 0 or sharded_head(state) is not None:
+        data = pack_checkpoint(state)
+        if rank == 0:
+            write_checkpoint(folder, state.step, data)
 
 
 def write_checkpoint(folder: str, step: int, data: bytes) -> None:

@@ -4,39 +4,46 @@ import json
 import time
 from typing import Any
 
-from synface.core.errors import unknown_name
+from synface import settings
+from synface.core.errors import InputError
 from synface.models import recognizers, weights
 from synface.ops.cluster import versions
 from synface.ops.progress import say
 from synface.store import artifact, tables
 from synface.store import uri as uris
-from synface.train import data, distributed, loop
+from synface.store.formats.found import listing_digest
+from synface.train import data, distributed, loop, sources, steps_run
 from synface.train.config import TrainRecognizerConfig
 
 KIND = "recognizer"
-HISTORY_FILE = "history.json"
+CONTINUED = "continue_from"
 
 
 def plan(config: TrainRecognizerConfig) -> dict[str, Any]:
-    """What would be trained on how many images; reads manifests, no images."""
+    """What would be trained on how many images; reads manifests, and of foreign sources what `run` reads first."""
     check(config)
-    rows = [sum(f.rows or 0 for f in tables.listed_files(uri)) for uri in _tables(config)]
-    steps = data.steps_per_epoch(sum(rows), config.global_batch_size)
+    rows = steps_run.table_rows(config)
+    shards = [[f.rows or 0 for f in tables.listed_files(uri)] for uri in config.images]
+    for source in config.sources:
+        shards.append([found.shard.rows for found in sources.scan(source, 0)])
+        rows[source.uri] = sum(shards[-1])
+    repeat = config.repeat or [1.0] * len(shards)
+    taken = sum(data.drawn(n, r) for part, r in zip(shards, repeat, strict=True) for n in part)
+    steps = data.steps_per_epoch(taken, config.global_batch_size)
     return {
         "backbone": config.backbone,
         "embedding_dim": config.dim,
-        "images": dict(zip(config.images, rows, strict=True)),
+        "images": rows,
         "steps_per_epoch": steps,
         "steps": steps * config.epochs,
         "workers": config.numerics.num_workers,
-        "decoded_gb": round(sum(rows) * config.image_size**2 * 3 / data.GIB, 3),
+        "decoded_gb": steps_run.decoded_gb(rows, config.image_size),
     }
 
 
 def check(config: TrainRecognizerConfig) -> None:
     """InputError for a backbone that is not known."""
-    if config.backbone not in recognizers.RECOGNIZERS:
-        raise unknown_name("backbone", config.backbone, recognizers.RECOGNIZERS)
+    recognizers.find(config.backbone)
 
 
 def run(config: TrainRecognizerConfig) -> dict[str, Any]:
@@ -46,21 +53,26 @@ def run(config: TrainRecognizerConfig) -> dict[str, Any]:
         uri, images, classes, parameters, epochs, steps, loss and accuracy of the last epoch, seconds, cached.
     """
     started = time.monotonic()
+    if config.continue_from is not None:  # workers may have another folder
+        config = config.model_copy(update={CONTINUED: uris.absolute(config.continue_from)})
     check(config)
-    _tables(config)
-    opened = artifact.open_output(config)
+    steps_run.table_rows(config)
+    opened = artifact.open_output(config, input_digests(config))
     if opened.finished is not None:
-        return _result(config, opened.finished.numbers, started, cached=True)
-    catalog = data.scan(config.images, config.image_size, config.merge_identities)
-    data.steps_per_epoch(len(catalog), config.global_batch_size)
+        return steps_run.result(config, opened.finished.numbers, started, cached=True)
+    catalog = data.scan(config.images, config.image_size, config.merge_identities, config.sources, config.repeat)
+    data.steps_per_epoch(catalog.per_epoch, config.global_batch_size)
+    if config.head.sharded and len(catalog.classes) < config.numerics.num_workers:
+        raise InputError(
+            f"head.sharded: {len(catalog.classes)} classes for {config.numerics.num_workers} workers; each needs one"
+        )
     say(f"train: {config.backbone} on {len(catalog)} images of {len(catalog.classes)} identities")
     checkpoint = distributed.fit(config, catalog)
     shape = loop.shape_of(config, catalog)
     state = loop.build_state(config, shape)
     loop.unpack_checkpoint(state, checkpoint, "cpu")
-    files = weights.save_files(state.model.backbone, weights_config(config, opened, state))
-    files[HISTORY_FILE] = (json.dumps(state.history, sort_keys=True, indent=1) + "\n").encode()
-    entries = [artifact.write_file(config.output, name, content) for name, content in files.items()]
+    stated = weights_config(config, opened, state)
+    entries = steps_run.write_weights(config, state.model.backbone, stated, state.history)
     numbers = {
         "images": len(catalog),
         "classes": len(catalog.classes),
@@ -72,18 +84,44 @@ def run(config: TrainRecognizerConfig) -> dict[str, Any]:
     }
     artifact.commit(config, opened, KIND, entries, numbers, versions())
     remove_checkpoints(config.output)
-    return _result(config, numbers, started, cached=False)
+    return steps_run.result(config, numbers, started, cached=False)
+
+
+def input_digests(config: TrainRecognizerConfig) -> dict[str, str]:
+    """Content digests of the inputs; of a training to go on from, the digest of its newest checkpoint.
+
+    Raises:
+        InputError: an input is missing; no checkpoint to go on from, or one of another training.
+    """
+    digests = {
+        path: listing_digest(uri) if path.startswith("sources.") else artifact.content_digest(uri)
+        for path, uri in settings.input_uris(config).items()
+        if path != CONTINUED
+    }
+    if config.continue_from is None:
+        return digests
+    checkpoint = loop.newest_checkpoint(uris.join(config.continue_from, distributed.CHECKPOINTS))
+    if checkpoint is None:
+        raise InputError(f"continue_from {config.continue_from}: no checkpoint of an unfinished training there")
+    digests[CONTINUED] = artifact.sha256_hex(checkpoint)
+    there = json.loads(uris.read_bytes(uris.join(config.continue_from, artifact.PLAN)))["config"]["fields"]
+    here = settings.hashed_fields(config, digests)["fields"]
+    aside = {"numerics": 0, CONTINUED: 0}
+    changed = artifact.differences({**there, **aside}, {**here, **aside})
+    if changed:
+        lines = "\n".join(f"  {line}" for line in changed)
+        raise InputError(f"continue_from {config.continue_from}: another training. There -> asked now:\n{lines}")
+    return digests
 
 
 def weights_config(config: TrainRecognizerConfig, opened: artifact.Opened, state: loop.State) -> weights.WeightsConfig:
     """What is stated beside the trained weights."""
-    digests = ", ".join(opened.inputs[f"images.{i}"][:12] for i in range(len(config.images)))
     return weights.WeightsConfig(
         architecture=config.backbone,
         embedding_dim=config.dim,
         input_size=config.image_size,
         licence=config.licence,
-        training_data=config.training_data or f"images tables with content digests {digests}",
+        training_data=steps_run.training_data(config, opened.inputs),
         dtype=config.store_dtype,
         details={
             "config_hash": opened.config_hash,
@@ -97,18 +135,3 @@ def weights_config(config: TrainRecognizerConfig, opened: artifact.Opened, state
 def remove_checkpoints(output: str) -> None:
     """Drop what only an interrupted training needs."""
     uris.delete_files(uris.join(output, distributed.CHECKPOINTS))
-
-
-def _tables(config: TrainRecognizerConfig) -> list[str]:
-    for uri in config.images:
-        artifact.require(uri, "images")
-    return config.images
-
-
-def _result(config: TrainRecognizerConfig, numbers: dict[str, Any], started: float, cached: bool) -> dict[str, Any]:
-    return {
-        "uri": config.output,
-        **numbers,
-        "cached": cached,
-        "seconds": round(time.monotonic() - started, 3),
-    }

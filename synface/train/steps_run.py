@@ -1,4 +1,4 @@
-"""What the verbs ``train autoencoder`` and ``train generator`` have in common: plan, inputs, provenance, result."""
+"""What the verbs of training have in common: plan, inputs, provenance, weights, result."""
 
 import json
 import time
@@ -7,12 +7,14 @@ from typing import Any
 from synface.models import weights
 from synface.store import artifact, tables
 from synface.train import data
-from synface.train.average_loop import State
+from synface.train.config import TrainRecognizerConfig
 from synface.train.generator_config import StepsConfig
-from synface.train.run import HISTORY_FILE
+
+HISTORY_FILE = "history.json"
+TrainConfig = TrainRecognizerConfig | StepsConfig
 
 
-def table_rows(config: StepsConfig) -> dict[str, int]:
+def table_rows(config: TrainConfig) -> dict[str, int]:
     """Images of each table, from its manifest.
 
     Raises:
@@ -33,8 +35,13 @@ def planned(config: StepsConfig) -> dict[str, Any]:
         "steps": config.steps,
         "workers": config.numerics.num_workers,
         "images_seen": config.steps * config.global_batch_size,
-        "decoded_gb": round(sum(rows.values()) * config.image_size**2 * 3 / data.GIB, 3),
+        "decoded_gb": decoded_gb(rows, config.image_size),
     }
+
+
+def decoded_gb(rows: dict[str, int], image_size: int) -> float:
+    """Memory of all images' pixels, GiB."""
+    return round(sum(rows.values()) * image_size**2 * 3 / data.GIB, 3)
 
 
 def input_digests(config: StepsConfig, **known: str) -> dict[str, str]:
@@ -43,18 +50,18 @@ def input_digests(config: StepsConfig, **known: str) -> dict[str, str]:
     return {**images, **known}
 
 
-def training_data(config: StepsConfig, inputs: dict[str, str]) -> str:
+def training_data(config: TrainConfig, inputs: dict[str, str]) -> str:
     """The sentence for config.json."""
-    digests = ", ".join(inputs[f"images.{i}"][:12] for i in range(len(config.images)))
+    digests = ", ".join(digest[:12] for path, digest in inputs.items() if path.startswith(("images.", "sources.")))
     return config.training_data or f"images tables with content digests {digests}"
 
 
 def write_weights(
-    config: StepsConfig, opened: artifact.Opened, module: Any, stated: weights.WeightsConfig, state: State
+    config: TrainConfig, module: Any, stated: weights.WeightsConfig, history: list[dict[str, Any]]
 ) -> list[artifact.FileEntry]:
     """The weights folder and the history, written; their entries."""
     files = weights.save_files(module, stated)
-    files[HISTORY_FILE] = (json.dumps(state.history, sort_keys=True, indent=1) + "\n").encode()
+    files[HISTORY_FILE] = (json.dumps(history, sort_keys=True, indent=1) + "\n").encode()
     return [artifact.write_file(config.output, name, content) for name, content in files.items()]
 
 
@@ -66,6 +73,6 @@ def remedy(config: StepsConfig) -> str:
     )
 
 
-def result(config: StepsConfig, numbers: dict[str, Any], started: float, cached: bool) -> dict[str, Any]:
+def result(config: TrainConfig, numbers: dict[str, Any], started: float, cached: bool) -> dict[str, Any]:
     """The verb's result line."""
     return {"uri": config.output, **numbers, "cached": cached, "seconds": round(time.monotonic() - started, 3)}

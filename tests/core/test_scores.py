@@ -125,6 +125,38 @@ def test_tar_at_far_rules_by_brute_force(pairs, target):
     assert scores.fnmr_at_fmr(curve, target) == 1 - strict.tar
 
 
+@settings(max_examples=100, deadline=None)
+@given(PAIRS, st.sampled_from([0.0, 0.01, 0.1, 0.29, 0.5, 1.0]), st.sampled_from(["strict", "nearest"]))
+def test_points_of_sorted_scores_are_those_of_the_roc(pairs, target, rule):
+    score, same = columns(pairs)
+    genuine, impostor = np.sort(score[same]), np.sort(score[~same])
+    expected = scores.tar_at_far(scores.roc(score, same), target, rule)
+    assert scores.sorted_point(genuine, impostor, target, rule) == expected
+
+
+def test_rates_that_rounding_moves_are_kept():
+    score, same = np.arange(110.0), np.arange(110) >= 100  # 0.29 * 100 is below 29
+    curve = scores.roc(score, ~same)
+    point = scores.sorted_point(score[~same], score[same], 0.3, "strict")
+    assert point == scores.tar_at_far(curve, 0.3, "strict")
+    shares = scores.sorted_point(np.array([200.0]), np.arange(100.0), 0.29, "strict")
+    assert shares.far == 0.29
+
+
+@settings(max_examples=60, deadline=None)
+@given(PAIRS)
+def test_corners_of_sorted_scores_draw_the_same_line(pairs):
+    score, same = columns(pairs)
+    genuine, impostor = np.sort(score[same]), np.sort(score[~same])
+    curve, corners = scores.roc(score, same), scores.corner_roc(genuine, impostor)
+    assert scores.eer(corners) == pytest.approx(scores.eer(curve), abs=1e-12)
+    area = np.sum(np.diff(corners.far_k) * (corners.tar_k[1:] + corners.tar_k[:-1]) / 2)
+    assert area == pytest.approx(scores.auc(score, same), abs=1e-12)
+    for t, far, tar in zip(corners.threshold_k, corners.far_k, corners.tar_k, strict=True):
+        assert far == pytest.approx(np.mean(score[~same] >= t), abs=1e-15)
+        assert tar == pytest.approx(np.mean(score[same] >= t), abs=1e-15)
+
+
 def test_nearest_may_exceed_the_target_and_strict_never():
     score = np.array([0.9, 0.8, 0.7, 0.6, 0.5, 0.4])
     same = np.array([True, False, True, True, False, False])

@@ -48,10 +48,15 @@ def tables_of(tmp_path_factory):
     return {"images": images, "reference": reference, "identities": identities}
 
 
+def mean_colours(images):
+    return images.reshape(len(images), -1, 3).mean(1)
+
+
 @pytest.mark.ray
 def test_audit_finds_the_leaked_person(ray_cluster, tmp_path, random_weights, tables_of):
     output = tmp_path / "o"
-    result = stage.run(config(output, random_weights, leak_far=0.05, worst_pairs=4, **tables_of))
+    asked = config(output, random_weights, leak_far=0.05, worst_pairs=4, style=f"{__name__}:mean_colours", **tables_of)
+    result = stage.run(asked)
     leak = result["leakage"]
     assert leak["threshold_rule"] == "FAR 0.05 among the reference people"
     table = tables.parse_parquet((output / "data/leaks.parquet").read_bytes(), "leaks")
@@ -69,7 +74,10 @@ def test_audit_finds_the_leaked_person(ray_cluster, tmp_path, random_weights, ta
     assert result["promised_max_cosine"] == pytest.approx(nearest_cosine(x)[0].max())
     assert result["similarity"]["to"] == "identity's embedding"
     assert json.loads((output / "audit.json").read_text())["uniqueness"] == result["uniqueness"]
-    again = stage.run(config(output, random_weights, leak_far=0.05, worst_pairs=4, **tables_of))
+    assert result["frechet_distance"] > 0
+    assert result["style"]["extractor"] == asked.style
+    assert result["style"]["frechet_distance"] > 0 and 0 <= result["style"]["diversity"] <= 1
+    again = stage.run(asked)
     assert again["cached"]
     assert again["leakage"] == leak
 

@@ -11,6 +11,7 @@ from PIL import Image
 
 from synface.core import crops, scores
 from synface.core.errors import InputError
+from synface.evaluate import face_folder
 from synface.evaluate import run as stage
 from synface.evaluate.config import EvaluateConfig
 from synface.models import weights
@@ -126,6 +127,31 @@ class Hostile:
         return (open, ("/tmp/synface-must-not-exist", "w"))
 
 
+@pytest.mark.ray
+def test_the_gap_to_a_real_evaluation_and_statistics_over_groups(evaluated, tmp_path, random_weights, blob_pack):
+    real, result = evaluated
+    pack = verification_bin.read_pack(blob_pack)
+    half = tmp_path / "half.bin"
+    verification_bin.write_pack(str(half), pack.encoded[:60], pack.same_n[:30])
+    benchmarks = [blob_pack, str(half)]
+    groups = {"parts": ["blobs", "half"]}
+    asked = config(tmp_path / "o", random_weights, blob_pack, benchmarks=benchmarks, real=str(real), groups=groups)
+    accuracy = stage.run(asked)["accuracy"]
+    content = json.loads((tmp_path / "o" / "results.json").read_text())
+    gap = content["gap_to_real"]
+    assert gap["blobs/verification"]["points"] == 0
+    assert gap["average"]["real"] == 100 * result["accuracy"]["blobs/verification"]
+    assert set(gap) == {"blobs/verification", "average"}
+    values = np.array(list(accuracy.values()))
+    assert content["groups"]["parts"]["mean"] == pytest.approx(values.mean())
+    assert content["groups"]["parts"]["std"] == pytest.approx(values.std())
+
+
+def test_groups_name_benchmarks(random_weights, blob_pack, tmp_path):
+    with pytest.raises(InputError, match=r"groups\.rfw = \['blobs', 'asian'\]: at least two .*: blobs"):
+        config(tmp_path, random_weights, blob_pack, groups={"rfw": ["blobs", "asian"]})
+
+
 def test_a_hostile_pack_is_refused_before_anything_is_written(random_weights, tmp_path):
     path = tmp_path / "evil.bin"
     path.write_bytes(pickle.dumps(([Hostile()] * 20, [True, False] * 5)))
@@ -149,4 +175,4 @@ def test_dead_embeddings_are_refused():
     x = np.eye(4)
     x[2] = np.nan
     with pytest.raises(InputError, match=r"weights w: 1 of 4 embeddings of lfw .*image 2"):
-        stage.check_embeddings(x, "w", "lfw")
+        face_folder.check_embeddings(x, "w", "lfw")

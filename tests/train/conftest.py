@@ -60,7 +60,7 @@ def write_toy(
         table = pa.Table.from_pylist(rows[start : start + shard], schema=schema)
         data = tables.parquet_bytes(table)
         entries.append(artifact.write_file(output, f"data/train-{number:05d}.parquet", data, table.num_rows))
-    artifact.commit(config, opened, "images", entries, {})
+    artifact.commit(config, opened, "images", entries, {"images": len(rows), "identities": identities})
     return output
 
 

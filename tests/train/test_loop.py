@@ -1,4 +1,5 @@
 import copy
+import itertools
 
 import numpy as np
 import pytest
@@ -208,12 +209,60 @@ def test_checkpoints_hold_no_code(toy_images, tmp_path):
         ({"image_size": 50}, "multiple of 16"),
         ({"how": {"in_process": True}, "numerics": {"num_workers": 2}}, "in_process is for one worker"),
         ({"images": []}, "images"),
+        ({"head": {"sharded": True}, "numerics": {"dtype": "float16", "device": "cuda"}}, "use bfloat16"),
         ({"images": ["a", "a"]}, "the same table stands twice"),
     ],
 )
 def test_refused_configurations(change, message):
     with pytest.raises(InputError, match=message):
         config_of("a", **change)
+
+
+def test_a_sharded_head_alone_trains_as_the_plain_one(toy_images):
+    """PartialFC at full rate on one worker: the steps of the plain head, from the same centres."""
+    plain, sharded = config_of(toy_images), config_of(toy_images, head={"sharded": True})
+    catalog = data.scan(plain.images, 32)
+    shape = loop.shape_of(plain, catalog)
+    one, other = loop.build_state(plain, shape), loop.build_state(sharded, shape)
+    with torch.no_grad():
+        one.model.head.weight.copy_(other.model.head.weight)
+    batches = loop.batches(plain, catalog, data.ImageSource(catalog, 32, GIB), shape, 0)
+    for x, y in itertools.islice(batches, 3):
+        expected, hits = loop.train_step(plain, one, shape, x, y)
+        assert loop.train_step(sharded, other, shape, x, y) == (pytest.approx(expected, rel=1e-5), hits)
+    torch.testing.assert_close(other.model.head.weight, one.model.head.weight, atol=1e-5, rtol=1e-3)
+
+
+def test_accumulated_parts_are_the_mean_of_their_losses(toy_images):
+    optimizer = {"lr": 0.05, "warmup_epochs": 0, "clip_norm": None, "momentum": 0, "weight_decay": 0}
+    config = config_of(toy_images, numerics={"accumulate": 4}, optimizer=optimizer)
+    catalog = data.scan(config.images, 32)
+    shape = loop.shape_of(config, catalog)
+    state = loop.build_state(config, shape)
+    naive = copy.deepcopy(state.model)
+    x, y = next(loop.batches(config, catalog, data.ImageSource(catalog, 32, GIB), shape, 0))
+    loss, hits = loop.train_step(config, state, shape, x, y)
+    images, labels = torch.from_numpy(x).permute(0, 3, 1, 2), torch.from_numpy(y)
+    parts = [naive(images[i : i + 2], labels[i : i + 2]) for i in range(0, 8, 2)]
+    mean = sum(part for part, _ in parts) / 4
+    mean.backward()
+    assert loss == pytest.approx(float(mean.detach()), rel=1e-6)
+    assert hits == sum(int(h) for _, h in parts) / 8
+    for p, q in zip(state.model.parameters(), naive.parameters(), strict=True):
+        if q.grad is not None:
+            torch.testing.assert_close(p.detach(), q.detach() - 0.05 * q.grad, atol=1e-5, rtol=1e-4)
+    with pytest.raises(InputError, match="batch of 8 does not divide into 3 parts"):
+        config_of(toy_images, numerics={"accumulate": 3})
+
+
+def test_sampled_classes_resume_to_the_same_bits(toy_images):
+    config = config_of(toy_images, head={"sharded": True, "sample_rate": 0.7})
+    whole, _, _ = train(config)
+    part, _, _ = train(config, until=4)
+    resumed = loop.build_state(config, loop.shape_of(config, data.scan(config.images, 32)))
+    loop.unpack_checkpoint(resumed, loop.pack_checkpoint(part), "cpu")
+    train(config, state=resumed)
+    assert same(resumed, whole)
 
 
 def test_order_of_labels_follows_images(toy_images):

@@ -108,6 +108,58 @@ def test_in_process_training_leaves_a_usable_recognizer(ray_cluster, toy_images,
     }
 
 
+def unfinished(config: TrainRecognizerConfig, steps: int) -> list[dict]:
+    """An output as a training that was killed behind step `steps` leaves it; the history so far."""
+    artifact.open_output(config, run.input_digests(config))
+    catalog = data.scan(config.images, config.image_size)
+    shape = loop.shape_of(config, catalog)
+    state = loop.build_state(config, shape)
+    folder = f"{config.output}/{distributed.CHECKPOINTS}"
+    source = data.ImageSource(catalog, config.image_size, 1 << 30)
+    with pytest.raises(KeyboardInterrupt):
+        loop.run_steps(
+            config, catalog, source, shape, state, lambda s, ended: s.step == steps,
+            lambda s: loop.save_checkpoint(folder, s), lambda s, *_: interrupt_after(s.step, steps),
+        )  # fmt: skip
+    return state.history
+
+
+def interrupt_after(step: int, last: int) -> None:
+    if step > last:
+        raise KeyboardInterrupt
+
+
+def test_only_the_same_training_is_gone_on_with(toy_images, tmp_path):
+    with pytest.raises(InputError, match="no checkpoint of an unfinished training there"):
+        run.run(config_of(toy_images, tmp_path / "b", continue_from=str(tmp_path / "a")))
+    unfinished(config_of(toy_images, tmp_path / "a"), 4)
+    numerics = {"num_workers": 2, "threads_per_worker": 1}
+    same = config_of(toy_images, tmp_path / "b", continue_from=str(tmp_path / "a"), numerics=numerics, how={})
+    assert set(run.input_digests(same)) == {"images.0", "continue_from"}
+    other = config_of(toy_images, tmp_path / "b", continue_from=str(tmp_path / "a"), seed=1)
+    with pytest.raises(InputError, match=r"another training(.|\n)*seed: '\(default\)' -> 1"):
+        run.run(other)
+
+
+@pytest.mark.slow
+@pytest.mark.ray
+def test_a_sharded_training_goes_on_with_two_workers(ray_cluster, toy_images, tmp_path):
+    """PartialFC through Ray Train: one worker's checkpoint, divided over two; a merged one at the end."""
+    head = {"sharded": True, "sample_rate": 0.7}
+    history = unfinished(config_of(toy_images, tmp_path / "a", epochs=4, head=head), 4)
+    numerics = {"num_workers": 2, "threads_per_worker": 1}
+    config = config_of(
+        toy_images, tmp_path / "b", epochs=4, head=head, continue_from=str(tmp_path / "a"), numerics=numerics, how={}
+    )
+    result = run.run(config)
+    assert result["steps"] == 12
+    written = json.loads((tmp_path / "b" / "history.json").read_text())
+    assert written[:1] == history[:1] and len(written) == 4
+    assert written[-1]["loss"] < 0.8 * written[0]["loss"]
+    embedder = Embedder.from_pretrained(config.output, threads=1)
+    assert np.isfinite(embedder.embed(np.stack([pixels(0, k, 32) for k in range(4)]))).all()
+
+
 def test_plan_counts_steps_without_reading_images(toy_images, tmp_path):
     plan = run.plan(config_of(toy_images, tmp_path / "out"))
     assert plan["images"] == {toy_images: 24}
@@ -118,7 +170,7 @@ def test_plan_counts_steps_without_reading_images(toy_images, tmp_path):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"backbone": "resnet"}, "unknown backbone 'resnet'; known: mobilefacenet"),
+        ({"backbone": "resnet"}, "unknown backbone 'resnet'; known: ir_101, .*mobilefacenet"),
         ({"images": ["/nowhere/at/all"]}, "nothing stands there"),
         ({"global_batch_size": 64}, "larger than the 24 training images"),
         ({"image_size": 64}, "images are 32x32 pixels, image_size asks 64"),

@@ -37,11 +37,14 @@ def write(tables: Iterator[pa.Table], output: str, images: int, identities: int)
     return {"images": count}
 
 
-def read(uri: str) -> Iterator[FoundImage]:
-    """The images below a folder, in the order of their paths; an image's folder is its identity.
+def entries(uri: str) -> Iterator[tuple[str, str, int]]:
+    """(identity, path, bytes) of the images below a folder, in the order of their paths.
 
     ``<identity>/<image>`` and any deeper nesting (``split/identity/image``: the identity is then
     ``split/identity``). Other files are passed over.
+
+    Raises:
+        InputError: an image file that is too large.
     """
     for path, size in uris.list_files(uri):
         folder, _, name = path.rpartition("/")
@@ -49,4 +52,10 @@ def read(uri: str) -> Iterator[FoundImage]:
             continue
         if size > MAX_FILE_BYTES:
             raise InputError(f"{uris.join(uri, path)}: {size} bytes, allowed {MAX_FILE_BYTES}")
-        yield FoundImage(folder, uris.read_bytes(uris.join(uri, path)), path)
+        yield folder, path, size
+
+
+def read(uri: str) -> Iterator[FoundImage]:
+    """The images below a folder, in the order of their paths; an image's folder is its identity: `entries`."""
+    for identity, path, _ in entries(uri):
+        yield FoundImage(identity, uris.read_bytes(uris.join(uri, path)), path)

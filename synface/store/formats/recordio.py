@@ -135,16 +135,27 @@ def read_images(stream: BinaryIO, where: str) -> Iterator[tuple[int, bytes]]:
         yield int(label), record.data
 
 
+def find_rec(uri: str) -> str:
+    """A ``.rec`` file itself, or the one in a folder. InputError where there is none, or more than one."""
+    if uri.endswith(".rec"):
+        return uri
+    names = [p for p, _ in uris.list_files(uri, recursive=False) if p.endswith(".rec")]
+    if len(names) != 1:
+        raise InputError(f"{uri}: {len(names)} .rec files here, expected one; name the file itself")
+    return uris.join(uri, names[0])
+
+
+def identity_of(label: int) -> str:
+    """A label as the id of an identity."""
+    return f"{label:07d}"
+
+
 def read(uri: str) -> Iterator[FoundImage]:
     """The images of a ``.rec`` file, or of the one in a folder; only the ``.rec`` itself is needed."""
-    if not uri.endswith(".rec"):
-        names = [p for p, _ in uris.list_files(uri, recursive=False) if p.endswith(".rec")]
-        if len(names) != 1:
-            raise InputError(f"{uri}: {len(names)} .rec files here, expected one; name the file itself")
-        uri = uris.join(uri, names[0])
+    uri = find_rec(uri)
     with uris.open_reader(uri) as stream:
         for index, (label, data) in enumerate(read_images(stream, uri)):
-            yield FoundImage(f"{label:07d}", data, f"{uri.rsplit('/', 1)[-1]}#{index + 1}")
+            yield FoundImage(identity_of(label), data, f"{uri.rsplit('/', 1)[-1]}#{index + 1}")
 
 
 def write(tables: Iterator[pa.Table], output: str, images: int, identities: int) -> dict[str, Any]:

@@ -57,14 +57,19 @@ def read(uri: str) -> Iterator[FoundImage]:
     The identity is ``identity_id`` of the key's ``.json``, else its ``.cls``, else the member's folder (plain
     tars of image folders).
     """
-    names = [uri]
-    if not uri.endswith(SUFFIXES):
-        names = [uris.join(uri, p) for p, _ in uris.list_files(uri) if p.endswith(SUFFIXES)]
-        if not names:
-            raise InputError(f"{uri}: no .tar files here")
-    for name in names:
+    for name in tars(uri):
         with uris.open_reader(name) as stream:
             yield from read_tar(stream, name)
+
+
+def tars(uri: str) -> list[str]:
+    """A tar itself, or all ``.tar`` and ``.tar.gz`` of a folder. InputError where there is none."""
+    if uri.endswith(SUFFIXES):
+        return [uri]
+    names = [uris.join(uri, p) for p, _ in uris.list_files(uri) if p.endswith(SUFFIXES)]
+    if not names:
+        raise InputError(f"{uri}: no .tar files here")
+    return names
 
 
 def read_tar(stream: BinaryIO, where: str) -> Iterator[FoundImage]:

@@ -84,7 +84,7 @@ def test_exchanged_bytes_are_found(module, tmp_path):
 @pytest.mark.parametrize(
     "change",
     [
-        {"colour_order": "BGR"},
+        {"colour_order": "GBR"},
         {"crop": "mtcnn"},
         {"normalisation": {"mean": 0.0, "scale": 255.0}},
         {"kind": "denoiser"},
@@ -98,6 +98,22 @@ def test_other_conventions_are_refused(module, tmp_path, change):
     edit(tmp_path, **change)
     with pytest.raises(InputError, match=next(iter(change))):
         weights.from_pretrained(str(tmp_path))
+
+
+def test_weights_trained_on_bgr_take_rgb(module, tmp_path):
+    weights.save_pretrained(str(tmp_path), module, dataclasses.replace(CONFIG, colour_order="BGR"))
+    loaded, config = weights.from_pretrained(str(tmp_path))
+    assert config.colour_order == "BGR"
+    rgb = torch.randn(4, 3, 64, 64)
+    with torch.no_grad():
+        torch.testing.assert_close(loaded(rgb), module(rgb[:, [2, 1, 0]]), atol=1e-5, rtol=1e-5)
+        assert not torch.allclose(loaded(rgb), module(rgb), atol=1e-2)
+
+
+def test_only_recognizers_may_take_bgr(module, tmp_path):
+    weights.save_pretrained(str(tmp_path), module, dataclasses.replace(CONFIG, colour_order="BGR", kind="denoiser"))
+    with pytest.raises(InputError, match="colour_order = 'BGR'"):
+        weights.read_config(str(tmp_path), "denoiser")
 
 
 def test_missing_weights(tmp_path):
