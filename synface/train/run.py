@@ -58,6 +58,7 @@ def run(config: TrainRecognizerConfig) -> dict[str, Any]:
     shape = loop.shape_of(config, catalog)
     state = loop.build_state(config, shape)
     loop.unpack_checkpoint(state, checkpoint, "cpu")
+    distributed.check_ended(config.output, state.step, shape.total_steps)
     files = weights.save_files(state.model.backbone, weights_config(config, opened, state))
     files[HISTORY_FILE] = (json.dumps(state.history, sort_keys=True, indent=1) + "\n").encode()
     entries = [artifact.write_file(config.output, name, content) for name, content in files.items()]
