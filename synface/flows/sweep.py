@@ -15,6 +15,7 @@ from synface.ops import cluster, signals
 from synface.ops.progress import say
 from synface.settings import canonical_json, input_uris
 from synface.store import artifact, tables
+from synface.store import uri as uris
 
 KIND = "sweep"
 
@@ -24,11 +25,9 @@ def plan(config: SweepConfig) -> dict[str, Any]:
     config = resolved(config)
     planner = Planner(config)
     found = trials(config, planner)
-    missing: dict[str, None] = {}
     for name, stage in distinct(found):
-        absent = planner.missing({name: stage})
-        missing.update(dict.fromkeys(absent))
-        if not absent and all(planner.outside(uri) for uri in input_uris(stage).values()):
+        ready = all(planner.outside(uri) for uri in input_uris(stage).values())
+        if ready and not planner.missing({name: stage}):
             importlib.import_module(STEPS[name][2]).plan(stage)
     return {
         "points": len(points(config)),
@@ -36,8 +35,17 @@ def plan(config: SweepConfig) -> dict[str, Any]:
         "trials": [{"trial": t.index, "seed": t.seed, "values": t.values} for t in found],
         "stages": _counts(found),
         "metric": config.metric,
-        "missing_inputs": list(missing),
+        "missing_inputs": _absent(config, planner, found),
     }
+
+
+def _absent(config: SweepConfig, planner: Planner, found: list[Trial]) -> list[str]:
+    """What the sweep reads from outside and does not find, each once: the field and the URI."""
+    lines = [line for name, stage in distinct(found) for line in planner.missing({name: stage})]
+    for field in ("select_on", "test_on"):
+        specs = catalog.parse_all(getattr(config, field)) if getattr(config, field) else ()
+        lines += [f"{field} {spec.uri}" for spec in specs if spec.uri is not None and not uris.is_file(spec.uri)]
+    return list(dict.fromkeys(lines))
 
 
 def run(config: SweepConfig) -> dict[str, Any]:
@@ -48,16 +56,15 @@ def run(config: SweepConfig) -> dict[str, Any]:
         same of the test), stages (how many were made for how many uses), early_ranks, seconds, cached.
 
     Raises:
-        InputError: a point that its sections refuse, a metric that select_on does not give, an input that is not there.
+        InputError: a point that its sections refuse, a metric that select_on does not give, a missing input.
         PartialError: trials failed more often than `how.retries` allows; the tables hold the others.
     """
     started = time.monotonic()
     config = resolved(config)
     planner = Planner(config)
     found = trials(config, planner)
-    absent = sorted({line for trial in found for rung in trial.rungs for line in planner.missing(rung.stages)})
-    if absent:
-        raise InputError(f"recipe: inputs that are not there: {'; '.join(absent)}")
+    if absent := _absent(config, planner, found):
+        raise InputError(f"inputs that are not there: {'; '.join(absent)}")
     asked = config.model_copy(update={"recipe": {}})  # the trials' keys hold all of it, inputs by content
     keys = canonical_json([t.whole.evaluation.rsplit("/", 1)[-1] for t in found])
     opened = artifact.open_output(asked, {}, components={"trials": artifact.sha256_hex(keys.encode())})
@@ -66,7 +73,7 @@ def run(config: SweepConfig) -> dict[str, Any]:
     cluster.connect()
     cluster.check_output_reachable(config.output)
     errors = _run_all(config, found)
-    rows = _rows(config, planner, found, errors, tested=())
+    rows = _rows(config, planner, found, errors, tested=[])
     chosen = sweep_outcome.best(sweep_outcome.point_summaries(rows, config.metric))
     tested = _tested(config, rows, None if chosen is None else chosen.point)
     for trial in tested:
@@ -126,13 +133,19 @@ def _tested(config: SweepConfig, rows: list[Row], chosen: int | None) -> list[Tr
 
 
 def _rows(
-    config: SweepConfig, planner: Planner, found: list[Trial], errors: dict[int, str], tested: Any
+    config: SweepConfig, planner: Planner, found: list[Trial], errors: dict[int, str], tested: list[Trial]
 ) -> list[Row]:
     asha = config.scheduler == "asha"
     wanted = {t.index for t in tested}
-    return [
-        sweep_outcome.row(t, planner.test(t) if t.index in wanted else None, errors.get(t.index), asha) for t in found
-    ]
+    images = {t.whole.stages["generate"].output for t in found if "generate" in t.whole.stages}
+    similarity = {uri: sweep_outcome.similarity_of(uri) for uri in images if sweep_outcome.stands(uri)}
+    rows = []
+    for trial in found:
+        test = planner.test(trial) if trial.index in wanted else None
+        made = trial.whole.stages.get("generate")
+        known = {} if made is None else similarity.get(made.output, {})
+        rows.append(sweep_outcome.row(trial, test, known, errors.get(trial.index), asha))
+    return rows
 
 
 def _commit(config: SweepConfig, asked: SweepConfig, opened: artifact.Opened, rows: list[Row]) -> dict[str, Any]:

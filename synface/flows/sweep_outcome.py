@@ -11,18 +11,23 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 
 from synface.core.statistics import Summary, rank_correlation, summarize
 from synface.flows.sweep_plan import Point, Trial
 from synface.settings import StageConfig, canonical_json
-from synface.store import artifact
+from synface.store import artifact, tables
 from synface.store import uri as uris
 
 TRIALS_FILE = "data/trials.parquet"
 POINTS_FILE = "data/points.parquet"
 COSTS_FILE = "trials.csv"
 SECONDS_FILE = "_synface/result-sweep-stage.json"
+SIMILARITY_COLUMNS = ("m", "similarity_target", "similarity_inquiry", "similarity_other")
+SIMILARITIES = ("asked", "realised", "realised_std", "nearer_to_another")
+#: rows of an images table that are enough for its mean similarity
+SIMILARITY_ROWS = 20_000
 DONE, STOPPED, FAILED, MISSING = "done", "stopped", "failed", "missing"
 
 
@@ -36,6 +41,7 @@ class Row:
         accuracy: of the whole training on the selection benchmarks, by name; empty unless done.
         shorter: epochs -> the same of the shorter trainings that stand.
         test: the same on the test benchmarks, where they were opened.
+        similarity: of its images, as `similarity_of`; empty where nobody measured it.
         error: why it failed.
     """
 
@@ -44,6 +50,7 @@ class Row:
     accuracy: Mapping[str, float]
     shorter: Mapping[int, Mapping[str, float]]
     test: Mapping[str, float]
+    similarity: Mapping[str, float]
     error: str = ""
 
 
@@ -58,22 +65,60 @@ def stands(evaluation: str) -> bool:
     return artifact.load_manifest(evaluation) is not None
 
 
-def row(trial: Trial, test: StageConfig | None, error: str | None, stops: bool) -> Row:
+def row(
+    trial: Trial, test: StageConfig | None, similarity: Mapping[str, float], error: str | None, stops: bool
+) -> Row:
     """A trial's outcome, from the store.
 
     Args:
         trial: which.
         test: its evaluation on the test benchmarks, if it has one.
+        similarity: of its images.
         error: of this run; what stands counts more.
         stops: whether the scheduler stops trials.
     """
     shorter = {r.epochs: accuracies(r.evaluation) for r in trial.rungs[:-1] if stands(r.evaluation)}
     tested = accuracies(test.output) if test is not None and stands(test.output) else {}
     if stands(trial.whole.evaluation):
-        return Row(trial, DONE, accuracies(trial.whole.evaluation), shorter, tested)
+        return Row(trial, DONE, accuracies(trial.whole.evaluation), shorter, tested, similarity)
     if error is not None:
-        return Row(trial, FAILED, {}, shorter, tested, error)
-    return Row(trial, STOPPED if stops and shorter else MISSING, {}, shorter, tested)
+        return Row(trial, FAILED, {}, shorter, tested, similarity, error)
+    return Row(trial, STOPPED if stops and shorter else MISSING, {}, shorter, tested, similarity)
+
+
+def similarity_of(images: str) -> dict[str, float]:
+    """What was asked of an images table and what was realised, from its first `SIMILARITY_ROWS` rows or a few more.
+
+    Returns:
+        asked: mean of m, or of the target where a dial was asked; realised, realised_std: of the measured cosines to
+        the inquiries; nearer_to_another: share of images that lie nearer to another inquiry. Each only where the
+        table's columns hold it.
+    """
+    parts, rows = [], 0
+    for table in tables.iter_images(images):
+        parts.append(table.select([name for name in SIMILARITY_COLUMNS if name in table.column_names]))
+        rows += table.num_rows
+        if rows >= SIMILARITY_ROWS:
+            break
+    return similarity_numbers(pa.concat_tables(parts)) if parts else {}
+
+
+def similarity_numbers(table: pa.Table) -> dict[str, float]:
+    """`similarity_of`, of the columns `SIMILARITY_COLUMNS` (any may be missing, or null)."""
+    columns = {name: table[name].to_numpy(zero_copy_only=False).astype(np.float64) for name in table.column_names}
+    unknown = np.full(table.num_rows, np.nan)
+    m, target = columns.get("m", unknown), columns.get("similarity_target", unknown)
+    realised, other = columns.get("similarity_inquiry", unknown), columns.get("similarity_other", unknown)
+    asked = np.where(np.isfinite(target), target, m)
+    found = {}
+    if np.isfinite(asked).any():
+        found["asked"] = float(np.nanmean(asked))
+    if np.isfinite(realised).any():
+        found |= {"realised": float(np.nanmean(realised)), "realised_std": float(np.nanstd(realised))}
+    both = np.isfinite(realised) & np.isfinite(other)
+    if both.any():
+        found["nearer_to_another"] = float((other[both] > realised[both]).mean())
+    return found
 
 
 def trials_table(rows: Sequence[Row], paths: Sequence[str], metric: str) -> pa.Table:
@@ -89,6 +134,7 @@ def trials_table(rows: Sequence[Row], paths: Sequence[str], metric: str) -> pa.T
         "epochs": pa.array([r.trial.whole.epochs for r in rows], pa.int32()),
         "state": [r.state for r in rows],
         "metric": pa.array([r.accuracy.get(metric) for r in rows], pa.float64()),
+        **{n: pa.array([r.similarity.get(n) for r in rows], pa.float64()) for n in SIMILARITIES},
         **{f"accuracy {n}": pa.array([r.accuracy.get(n) for r in rows], pa.float64()) for n in names},
         **{f"test {n}": pa.array([r.test.get(n) for r in rows], pa.float64()) for n in tested},
         **{
@@ -105,7 +151,9 @@ def values_column(values: Sequence[Any]) -> pa.Array:
     known = [v for v in values if v is not None]
     if known and all(isinstance(v, int | float) and not isinstance(v, bool) for v in known):
         return pa.array([None if v is None else float(v) for v in values], pa.float64())
-    return pa.array([None if v is None else v if isinstance(v, str) else canonical_json(v) for v in values], pa.string())
+    return pa.array(
+        [None if v is None else v if isinstance(v, str) else canonical_json(v) for v in values], pa.string()
+    )
 
 
 @dataclass(frozen=True)
@@ -140,7 +188,7 @@ def _summaries(rows: Sequence[Mapping[str, float]]) -> dict[str, Summary]:
 
 
 def best(summaries: Sequence[PointSummary]) -> PointSummary | None:
-    """The point with the highest mean among those with every seed, or, where none has, among all; the first of equals."""
+    """The highest mean among points with every seed (where none has, among all); the first of equals."""
     complete = [s for s in summaries if s.complete] or list(summaries)
     return max(complete, key=lambda s: s.metric.mean, default=None)
 

@@ -6,7 +6,7 @@ one place, whoever makes them, in this sweep or the next.
 """
 
 import itertools
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -86,7 +86,9 @@ def resolved(config: SweepConfig) -> SweepConfig:
     recipe = {name: section for name, section in merge(recipe, config.recipe).items() if name not in IGNORED}
     missing = [name for name in NEEDED if recipe.get(name) is None]
     if missing:
-        raise InputError(f"recipe: has no section {missing[0]!r}, which every trial needs; it has: {', '.join(recipe)}")
+        raise InputError(
+            f"recipe: has no section {missing[0]!r}, which every trial needs; it has: {', '.join(recipe)}"
+        )
     return config.model_copy(update={"base": None, "recipe": recipe})
 
 
@@ -184,9 +186,7 @@ class Planner:
         except InputError as error:
             raise InputError(f"point {values}: {error}") from None
         epochs = whole["train_recognizer"].epochs  # type: ignore[attr-defined]
-        shorter = [
-            Rung(e, self.stages(values, seed, e, self.config.select_on)) for e in rungs(self.config, epochs)
-        ]
+        shorter = [Rung(e, self.stages(values, seed, e, self.config.select_on)) for e in rungs(self.config, epochs)]
         return Trial(index, point, values, seed, (*shorter, Rung(epochs, whole)))
 
     def stages(self, values: Point, seed: int, epochs: int | None, benchmarks: tuple[str, ...]) -> Stages:
@@ -284,12 +284,11 @@ def uses(found: Iterable[Trial]) -> dict[str, dict[str, int]]:
     return out
 
 
-def distinct(found: Iterable[Trial], wanted: Callable[[StageConfig], bool] = lambda _: True) -> list[tuple[str, StageConfig]]:
-    """Every stage of some trials once, in the order of work."""
+def distinct(found: Iterable[Trial]) -> list[tuple[str, StageConfig]]:
+    """(section, stage) of every stage of some trials once."""
     seen: dict[str, tuple[str, StageConfig]] = {}
     for trial in found:
         for rung in trial.rungs:
             for name, stage in rung.stages.items():
-                if wanted(stage):
-                    seen.setdefault(stage.output, (name, stage))
+                seen.setdefault(stage.output, (name, stage))
     return list(seen.values())

@@ -22,6 +22,8 @@ RESULTS_FILE = "results.json"
 SCORES_FILE = "data/scores.parquet"
 ROC_FILE = "data/roc.parquet"
 WEIGHTS_FILE = "config.json"
+TRIALS_FILE = "data/trials.parquet"
+POINTS_FILE = "data/points.parquet"
 
 MAGIC = {b"\xff\xd8": "image/jpeg", b"\x89P": "image/png", b"RI": "image/webp"}
 
@@ -62,6 +64,15 @@ class Evaluation:
 
 
 @dataclass(frozen=True)
+class Sweep:
+    """Rows of a sweep's tables, one a trial and one a point, and its numbers."""
+
+    trials: tuple[Mapping[str, Any], ...]
+    points: tuple[Mapping[str, Any], ...]
+    numbers: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
 class Source:
     """Where a part of the report comes from."""
 
@@ -80,6 +91,7 @@ class Run:
     trainings: Mapping[str, Training]
     evaluations: Mapping[str, Evaluation]
     sources: tuple[Source, ...]
+    sweep: Sweep | None = None
 
 
 def read(config: ReportConfig) -> Run:
@@ -101,11 +113,12 @@ def read(config: ReportConfig) -> Run:
         trainings={name: read_training(uri) for name, uri in recognizers.items()},
         evaluations={name: read_evaluation(uri) for name, uri in evaluations.items()},
         sources=tuple(_sources(config, recognizers, evaluations)),
+        sweep=read_sweep(config.sweep) if config.sweep else None,
     )
 
 
 def _sources(config: ReportConfig, recognizers: dict[str, str], evaluations: dict[str, str]) -> list[Source]:
-    roles = [("pool", config.pool), ("identities", config.pack), ("images", config.images)]
+    roles = [("pool", config.pool), ("identities", config.pack), ("images", config.images), ("sweep", config.sweep)]
     roles += [(f"recognizer ({name})" if name != "this run" else "recognizer", u) for name, u in recognizers.items()]
     roles += [(f"evaluation ({name})" if name != "this run" else "evaluation", u) for name, u in evaluations.items()]
     return [Source(role, uri, artifact.require(uri)) for role, uri in roles if uri]
@@ -183,6 +196,17 @@ def read_evaluation(uri: str) -> Evaluation:
         pairs[key] = (cosine[same], cosine[~same])
     lines = {key: (part["far"].to_numpy(), part["tar"].to_numpy()) for key, part in _by_protocol(corners).items()}
     return Evaluation(_json(uri, listed[RESULTS_FILE]), pairs, lines)
+
+
+def read_sweep(uri: str) -> Sweep:
+    """The tables of a sweep."""
+    manifest = artifact.require(uri, "sweep")
+    listed = {f.path: f for f in manifest.files}
+    found = [
+        tables.parse_parquet(tables.read_listed(uri, listed[name]), uris.join(uri, name)).to_pylist()
+        for name in (TRIALS_FILE, POINTS_FILE)
+    ]
+    return Sweep(tuple(found[0]), tuple(found[1]), manifest.numbers)
 
 
 def _by_protocol(table: pa.Table) -> dict[tuple[str, str], pa.Table]:

@@ -14,7 +14,7 @@ from synface.flows.sweep_config import Dimension, SweepConfig
 from synface.settings import build
 
 sys.path.insert(0, str(Path(__file__).parent))
-from sweep_tools import RECIPE, planned, sweep_config  # noqa: E402
+from sweep_tools import RECIPE, planned, sweep_config
 
 M = "generate.variation.m"
 CEMIFACE = {"generate": {"generator": "cemiface", "cemiface": {"weights": "/nowhere/weights"}}}
@@ -157,7 +157,7 @@ def test_refused_before_any_work(fields, message, tmp_path):
 def test_inputs_that_are_not_there_are_named_by_the_plan_and_refused_by_the_run(tmp_path):
     config = sweep_config(output=tmp_path / "s", recipe=CEMIFACE, space={M: [0.5, 1.0]})
     assert sweep.plan(config)["missing_inputs"] == ["generate.cemiface.weights /nowhere/weights"]
-    with pytest.raises(InputError, match=r"not there: generate.cemiface.weights /nowhere/weights"):
+    with pytest.raises(InputError, match=r"inputs that are not there: generate.cemiface.weights /nowhere/weights"):
         sweep.run(config)
 
 
