@@ -6,10 +6,10 @@ from typing import Any
 
 from synface.core.errors import InputError, PartialError
 from synface.evaluate import catalog, rendered, sources
-from synface.flows import sweep_outcome, sweep_tune
+from synface.flows import sweep_outcome, sweep_search, sweep_tune
 from synface.flows.sweep_config import SweepConfig
 from synface.flows.sweep_outcome import DONE, FAILED, MISSING, STOPPED, Row
-from synface.flows.sweep_plan import Planner, Trial, distinct, points, resolved, trials, uses
+from synface.flows.sweep_plan import Planner, Point, Trial, crossed, distinct, points, resolved, trials, uses
 from synface.flows.wiring import STEPS
 from synface.ops import cluster, signals
 from synface.ops.progress import say
@@ -24,19 +24,51 @@ def plan(config: SweepConfig) -> dict[str, Any]:
     """Trials, the stages that they share, and what is not there yet; a stage whose inputs stand is checked."""
     config = resolved(config)
     planner = Planner(config)
-    found = trials(config, planner)
+    found = _first(config, planner)
     for name, stage in distinct(found):
         ready = all(planner.outside(uri) for uri in input_uris(stage).values())
         if ready and not planner.missing({name: stage}):
             importlib.import_module(STEPS[name][2]).plan(stage)
     return {
-        "points": len(points(config)),
+        "points": config.num_samples or len(points(config)),
         "seeds": config.seeds,
         "trials": [{"trial": t.index, "seed": t.seed, "values": t.values} for t in found],
         "stages": _counts(found),
         "metric": config.metric,
         "missing_inputs": _absent(config, planner, found),
     }
+
+
+def _first(config: SweepConfig, planner: Planner) -> list[Trial]:
+    """All trials, or those of the first batch of a search."""
+    found = trials(config, planner)
+    if config.search != "optuna":
+        return found
+    count = min(config.batch, config.num_samples or 0)
+    return crossed(config, planner, _unique(sweep_search.suggest(config, [], count)))
+
+
+def _searched(config: SweepConfig, planner: Planner, found: list[Trial], errors: dict[int, str]) -> list[Trial]:
+    """Batch after batch behind the first, each proposed from the outcomes so far; `errors` gains theirs."""
+    asked = config.batch
+    while asked < (config.num_samples or 0):
+        signals.check_stop()
+        count = min(config.batch, (config.num_samples or 0) - asked)
+        rows = _rows(config, planner, found, errors, tested=[])
+        mean = {s.point: s.metric.mean for s in sweep_outcome.point_summaries(rows, config.metric) if s.complete}
+        known = {t.point: (t.values, mean.get(t.point)) for t in found}
+        new = _unique(sweep_search.suggest(config, list(known.values()), count), [t.values for t in found])
+        batch = crossed(config, planner, new, found)
+        errors |= _run_all(config, batch)
+        found = [*found, *batch]
+        asked += count
+    return found
+
+
+def _unique(proposed: list[Point], before: list[Point] | None = None) -> list[Point]:
+    """Points that do not stand already: a proposal may come twice where values are listed."""
+    seen = {canonical_json(p) for p in before or []}
+    return [p for p in {canonical_json(q): q for q in proposed}.values() if canonical_json(p) not in seen]
 
 
 def _absent(config: SweepConfig, planner: Planner, found: list[Trial]) -> list[str]:
@@ -62,7 +94,7 @@ def run(config: SweepConfig) -> dict[str, Any]:
     started = time.monotonic()
     config = resolved(config)
     planner = Planner(config)
-    found = trials(config, planner)
+    found = _first(config, planner)
     if absent := _absent(config, planner, found):
         raise InputError(f"inputs that are not there: {'; '.join(absent)}")
     asked = config.model_copy(update={"recipe": {}})  # the trials' keys hold all of it, inputs by content
@@ -73,6 +105,8 @@ def run(config: SweepConfig) -> dict[str, Any]:
     cluster.connect()
     cluster.check_output_reachable(config.output)
     errors = _run_all(config, found)
+    if config.search == "optuna":
+        found = _searched(config, planner, found, errors)
     rows = _rows(config, planner, found, errors, tested=[])
     chosen = sweep_outcome.best(sweep_outcome.point_summaries(rows, config.metric))
     tested = _tested(config, rows, None if chosen is None else chosen.point)

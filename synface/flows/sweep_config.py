@@ -93,6 +93,7 @@ class SweepConfig(StageConfig):
     seeds: list[int] = Field(default=[0], min_length=1, description="seeds of the recognizer's training")
     search: Literal["grid", "random", "optuna"] = "grid"
     num_samples: int | None = Field(default=None, ge=1, le=100_000, description="points of random and optuna")
+    batch: int = Field(default=4, ge=1, le=10_000, description="optuna: points that are proposed together")
     seed: int = Field(default=0, ge=0, lt=2**62, description="of the draws")
     scheduler: Literal["none", "asha"] = "none"
     rungs: Rungs | None = Field(
@@ -128,6 +129,8 @@ class SweepConfig(StageConfig):
             raise ValueError(f"{what} need search random or optuna; a grid takes lists and linspace")
         if self.search != "grid" and (self.num_samples is None or not self.space or self.points):
             raise ValueError(f"search {self.search} needs num_samples and a space, without points")
+        if self.search == "optuna" and self.scheduler == "asha":
+            raise ValueError("scheduler asha compares points that are known together; use search random, or none")
         if self.scheduler == "asha" and self.rungs is None:
             raise ValueError("scheduler asha needs rungs: {first: EPOCHS, factor: 3}, where it may stop a trial")
         if self.scheduler == "asha" and self.touches_similarity:

@@ -129,7 +129,7 @@ def trials_table(rows: Sequence[Row], paths: Sequence[str], metric: str) -> pa.T
     columns: dict[str, Any] = {
         "trial": pa.array([r.trial.index for r in rows], pa.int32()),
         "point": pa.array([r.trial.point for r in rows], pa.int32()),
-        **{path: values_column([r.trial.values.get(path) for r in rows]) for path in paths},
+        **{path: values_column([told(r.trial.values, path) for r in rows]) for path in paths},
         "seed": pa.array([r.trial.seed for r in rows], pa.int64()),
         "epochs": pa.array([r.trial.whole.epochs for r in rows], pa.int32()),
         "state": [r.state for r in rows],
@@ -144,6 +144,11 @@ def trials_table(rows: Sequence[Row], paths: Sequence[str], metric: str) -> pa.T
         "error": [r.error for r in rows],
     }
     return pa.table(columns)
+
+
+def told(values: Point, path: str) -> Any:
+    """What a point says of a path: None where it says nothing, ``null`` where it takes a section away."""
+    return "null" if path in values and values[path] is None else values.get(path)
 
 
 def values_column(values: Sequence[Any]) -> pa.Array:
@@ -197,7 +202,7 @@ def points_table(summaries: Sequence[PointSummary], paths: Sequence[str]) -> pa.
     """One row a point: its values, and n, mean, std, low, high of the metric and of every accuracy."""
     columns: dict[str, Any] = {
         "point": pa.array([s.point for s in summaries], pa.int32()),
-        **{path: values_column([s.values.get(path) for s in summaries]) for path in paths},
+        **{path: values_column([told(s.values, path) for s in summaries]) for path in paths},
     }
     parts = {
         "metric": [s.metric for s in summaries],

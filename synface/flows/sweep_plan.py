@@ -6,7 +6,7 @@ one place, whoever makes them, in this sweep or the next.
 """
 
 import itertools
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -260,7 +260,7 @@ def rungs(config: SweepConfig, epochs: int) -> list[int]:
 
 
 def trials(config: SweepConfig, planner: Planner) -> list[Trial]:
-    """Every trial; seeds outermost, so that neighbours in the queue share no dataset that is still to be made.
+    """Every trial that is known in advance; none of search optuna.
 
     Args:
         config: resolved.
@@ -269,8 +269,17 @@ def trials(config: SweepConfig, planner: Planner) -> list[Trial]:
     if config.metric not in metrics(config):
         known = ", ".join(metrics(config))
         raise InputError(f"metric {config.metric!r}: select_on {list(config.select_on)} gives no such; known: {known}")
-    pairs = [(seed, number, values) for seed in config.seeds for number, values in enumerate(points(config))]
-    return [planner.trial(i, number, values, seed) for i, (seed, number, values) in enumerate(pairs)]
+    return crossed(config, planner, [] if config.search == "optuna" else points(config))
+
+
+def crossed(config: SweepConfig, planner: Planner, found: Sequence[Point], after: Sequence[Trial] = ()) -> list[Trial]:
+    """Points with every seed, numbered on from the trials before.
+
+    Seeds are outermost, so that neighbours in the queue share no dataset that is still to be made.
+    """
+    first_point = 1 + max((t.point for t in after), default=-1)
+    pairs = [(seed, number, values) for seed in config.seeds for number, values in enumerate(found, first_point)]
+    return [planner.trial(len(after) + i, number, values, seed) for i, (seed, number, values) in enumerate(pairs)]
 
 
 def uses(found: Iterable[Trial]) -> dict[str, dict[str, int]]:

@@ -50,7 +50,6 @@ CALLBACKS = {
 }
 
 
-@ray.remote(num_cpus=0, max_concurrency=1)
 class Desk:
     """Who makes which stage's output now, and which trials have failed and why."""
 
@@ -103,7 +102,7 @@ def run_trials(config: SweepConfig, trials: Sequence[Trial]) -> dict[int, tuple[
     """
     limit = concurrency(config, trials)
     say(f"sweep: {len(trials)} trials, {limit} at once")
-    desk = Desk.options(scheduling_strategy="DEFAULT").remote()  # type: ignore[attr-defined]
+    desk = ray.remote(num_cpus=0)(Desk).remote()
     by_index = {trial.index: trial for trial in trials}
     shares = {i: shared_out(trial, limit) for i, trial in by_index.items()}
     trainable = tune.with_parameters(_drive, desk=desk, trials=shares, metric=config.metric)
