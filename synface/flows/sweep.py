@@ -9,7 +9,7 @@ from synface.evaluate import catalog, rendered, sources
 from synface.flows import sweep_outcome, sweep_search, sweep_tune
 from synface.flows.sweep_config import SweepConfig
 from synface.flows.sweep_outcome import DONE, FAILED, MISSING, STOPPED, Row
-from synface.flows.sweep_plan import Planner, Point, Trial, crossed, distinct, points, resolved, trials, uses
+from synface.flows.sweep_plan import SHARED, Planner, Point, Trial, crossed, distinct, points, resolved, trials, uses
 from synface.flows.wiring import STEPS
 from synface.ops import cluster, signals
 from synface.ops.progress import say
@@ -198,6 +198,7 @@ def _commit(config: SweepConfig, asked: SweepConfig, opened: artifact.Opened, ro
         "best": sweep_outcome.shown(sweep_outcome.best(summaries)),
         "early_ranks": sweep_outcome.early_ranks(rows, config.metric),
         "stages": _counts(found),
+        "store": config.how.shared or SHARED,
     }
     parts = {
         sweep_outcome.TRIALS_FILE: sweep_outcome.trials_table(rows, config.paths, config.metric),

@@ -141,9 +141,16 @@ def trials_table(rows: Sequence[Row], paths: Sequence[str], metric: str) -> pa.T
             f"metric at {e} epochs": pa.array([r.shorter.get(e, {}).get(metric) for r in rows], pa.float64())
             for e in epochs
         },
+        "images": [images_key(r.trial) for r in rows],
         "error": [r.error for r in rows],
     }
     return pa.table(columns)
+
+
+def images_key(trial: Trial) -> str | None:
+    """Where a trial's images stand below the store; None where its recipe brings them."""
+    stage = trial.whole.stages.get("generate")
+    return None if stage is None else "/".join(stage.output.split("/")[-2:])
 
 
 def told(values: Point, path: str) -> Any:

@@ -38,6 +38,8 @@ IGNORED = ("report", "recipe", "description")
 #: sections of a recipe file that are no stages of a trial
 BESIDE = ("pipeline", "sweep", "audit", "import")
 KEY_LENGTH = 16
+#: the store of stage outputs, below the sweep's output unless another is named
+SHARED = "shared"
 
 Point = dict[str, Any]
 Stages = dict[str, StageConfig]
@@ -89,7 +91,9 @@ def resolved(config: SweepConfig) -> SweepConfig:
         raise InputError(
             f"recipe: has no section {missing[0]!r}, which every trial needs; it has: {', '.join(recipe)}"
         )
-    return config.model_copy(update={"base": None, "recipe": recipe})
+    shared = config.how.shared and uris.absolute(config.how.shared)  # workers have another folder
+    how = config.how.model_copy(update={"shared": shared})
+    return config.model_copy(update={"base": None, "recipe": recipe, "how": how})
 
 
 def metrics(config: SweepConfig) -> list[str]:
@@ -170,7 +174,7 @@ class Planner:
 
     def __init__(self, config: SweepConfig):
         self.config = config
-        self.store = config.how.shared or uris.join(config.output, "shared")
+        self.store = config.how.shared or uris.join(config.output, SHARED)
         #: place of a stage's output -> its key, for stages placed so far
         self._keys: dict[str, str] = {}
         self._digests: dict[str, str | None] = {}

@@ -184,7 +184,7 @@ def shared_out(trial: Trial, limit: int) -> Trial:
 def _shown(trials: dict[int, Trial]) -> Any:
     """For trackers: the point and the seed of each trial."""
     rows = {i: {**trial.values, "seed": trial.seed} for i, trial in trials.items()}
-    return tune.sample_from(lambda spec: rows[spec.config.trial])
+    return tune.sample_from(lambda config: rows[config["trial"]])
 
 
 def _scheduler(config: SweepConfig, trials: Sequence[Trial]) -> ASHAScheduler | None:
@@ -246,6 +246,8 @@ def _drive(config: dict[str, Any], desk: Any, trials: dict[int, Trial], metric: 
         finally:
             ray.get(desk.give.remote(trial.index))
         found = sweep_outcome.accuracies(rung.evaluation)
+        told = f"{metric} {100 * found[metric]:.2f} % after {rung.epochs} epochs"
+        say(f"sweep: trial {trial.index} {trial.values} seed {trial.seed}: {told}")
         tune.report({"metric": found[metric], "epochs": rung.epochs, **{f"accuracy/{k}": v for k, v in found.items()}})
 
 

@@ -65,11 +65,15 @@ class Evaluation:
 
 @dataclass(frozen=True)
 class Sweep:
-    """Rows of a sweep's tables, one a trial and one a point, and its numbers."""
+    """Rows of a sweep's tables, one a trial and one a point, its numbers, and samples.
+
+    `samples` holds an encoded image of some identities at every point: identity -> point -> bytes.
+    """
 
     trials: tuple[Mapping[str, Any], ...]
     points: tuple[Mapping[str, Any], ...]
     numbers: Mapping[str, Any]
+    samples: Mapping[str, Mapping[int, bytes]]
 
 
 @dataclass(frozen=True)
@@ -113,7 +117,7 @@ def read(config: ReportConfig) -> Run:
         trainings={name: read_training(uri) for name, uri in recognizers.items()},
         evaluations={name: read_evaluation(uri) for name, uri in evaluations.items()},
         sources=tuple(_sources(config, recognizers, evaluations)),
-        sweep=read_sweep(config.sweep) if config.sweep else None,
+        sweep=read_sweep(config.sweep, config.grid_identities) if config.sweep else None,
     )
 
 
@@ -198,15 +202,27 @@ def read_evaluation(uri: str) -> Evaluation:
     return Evaluation(_json(uri, listed[RESULTS_FILE]), pairs, lines)
 
 
-def read_sweep(uri: str) -> Sweep:
-    """The tables of a sweep."""
+def read_sweep(uri: str, identities: int) -> Sweep:
+    """The tables of a sweep, and the first image of some identities that every point has."""
     manifest = artifact.require(uri, "sweep")
     listed = {f.path: f for f in manifest.files}
     found = [
         tables.parse_parquet(tables.read_listed(uri, listed[name]), uris.join(uri, name)).to_pylist()
         for name in (TRIALS_FILE, POINTS_FILE)
     ]
-    return Sweep(tuple(found[0]), tuple(found[1]), manifest.numbers)
+    shown = {p["point"] for p in found[1]}
+    places = {r["point"]: r["images"] for r in found[0] if r["images"] is not None and r["point"] in shown}
+    store = manifest.numbers["store"]
+    store = store if "/" in store else uris.join(uri, store)
+    samples = _first_images({point: uris.join(store, place) for point, place in places.items()}, identities)
+    return Sweep(tuple(found[0]), tuple(found[1]), manifest.numbers, samples)
+
+
+def _first_images(images: Mapping[int, str], identities: int) -> dict[str, dict[int, bytes]]:
+    """Identity -> point -> its first image, for the first identities that every point's images hold."""
+    read = {uri: dict(read_grid(uri, 2 * identities, 1).rows) for uri in set(images.values())}
+    common = [name for name in next(iter(read.values()), {}) if all(name in rows for rows in read.values())]
+    return {name: {point: read[uri][name][0] for point, uri in images.items()} for name in common[:identities]}
 
 
 def _by_protocol(table: pa.Table) -> dict[tuple[str, str], pa.Table]:

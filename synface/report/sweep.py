@@ -1,5 +1,6 @@
 """The part of a page that shows a sweep: accuracy against the point, its tables, ranks of short trainings, trials."""
 
+import io
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -7,11 +8,13 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
+from PIL import Image
 
 from synface.report import figures
 from synface.report.data import Sweep
 from synface.report.parts import Drawn, Section, Table, percent
 from synface.report.published import PUBLISHED
+from synface.store import artifact
 
 #: value, low, high; None where nobody measured it, or a single seed has no interval
 Estimate = tuple[float | None, float | None, float | None]
@@ -33,6 +36,8 @@ def sections(data: Sweep) -> list[Section]:
     found = [_curve(data)] if data.points else []
     if any(r["asked"] is not None or r["realised"] is not None for r in data.trials):
         found.append(_similarity(data))
+    if data.samples:
+        found.append(_samples(data))
     if data.numbers["early_ranks"]:
         found.append(_early(data))
     return [*found, _trials(data)]
@@ -118,6 +123,28 @@ def _first_trials(data: Sweep) -> list[tuple[str, Mapping[str, Any]]]:
     return [(labels[number], r) for number, r in first.items() if number in labels]
 
 
+def _samples(data: Sweep) -> Section:
+    """The same noise along a row: an image's noise depends on seed, identity and sample alone."""
+    labels = dict(zip((p["point"] for p in data.points), _axis(data)[0], strict=True))
+    best = data.numbers["best"]
+    rows = [
+        (name, labels[point], artifact.sha256_hex(image))
+        for name, row in data.samples.items()
+        for point, image in sorted(row.items())
+    ]
+    drawn = Drawn(
+        "sweep-samples",
+        "Samples",
+        "One identity a row, one point a column; the best point is boxed. A row has the same noise where the points "
+        "differ only in what the generator is asked.",
+        f"First images of {len(data.samples)} synthetic identities at {len(labels)} points",
+        sample_grid(data.samples, labels, None if best is None else best["point"]),
+        ("identity", "point", "image_sha256"),
+        rows,
+    )
+    return Section("sweep-samples", "Samples by point", "", [drawn])
+
+
 def _early(data: Sweep) -> Section:
     rows = [
         (epochs, str(v["points"]), "\u2013" if v["spearman"] is None else f"{v['spearman']:.3f}")
@@ -176,6 +203,31 @@ def _benchmarks(points: Sequence[Mapping[str, Any]]) -> list[str]:
 
 def _estimate(point: Mapping[str, Any], column: str) -> Estimate:
     return point[f"{column} mean"], point[f"{column} low"], point[f"{column} high"]
+
+
+@figures.styled
+def sample_grid(samples: Mapping[str, Mapping[int, bytes]], labels: Mapping[int, str], boxed: int | None) -> Figure:
+    """Images in a grid.
+
+    Args:
+        samples: identity -> point -> encoded image.
+        labels: point -> heading of its column, in order.
+        boxed: the point whose column is framed.
+    """
+    columns = [point for point in labels if all(point in row for row in samples.values())]
+    side = figures.WIDTH / max(len(columns), 4)
+    figure, axes = figures.new_figure(len(samples), len(columns), 0.4 + side * len(samples))
+    for row, images in zip(axes, samples.values(), strict=True):
+        for ax, point in zip(row, columns, strict=True):
+            with Image.open(io.BytesIO(images[point])) as image:
+                ax.imshow(np.asarray(image.convert("RGB")), interpolation="none")
+            ax.set_xticks([])
+            ax.set_yticks([])
+            for spine in ax.spines.values():
+                spine.set(visible=point == boxed, color=figures.SERIES[1], linewidth=2)
+    for ax, point in zip(axes[0], columns, strict=True):
+        ax.set_title(labels[point], loc="center", fontsize=8.5, fontweight="normal")
+    return figure
 
 
 @figures.styled

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from report_runs import commit, report_config
+from report_runs import commit, make_images, report_config
 
 from synface.core.errors import InputError
 from synface.core.statistics import summarize
@@ -42,7 +42,9 @@ def make_sweep(folder, **fields):
         test = {"all": 0.66, "heads-v1": 0.66} if t.point == 1 else {}
         similarity = {"asked": VALUES[t.point], "realised": 0.25 + 0.1 * t.point}
         rows.append(outcome.Row(t, *state, short, test, similarity, "section generate: <broken>" if failed else ""))
-    paths = list(trials[0].values)
+    for place in {outcome.images_key(t) for t in trials}:
+        make_images(folder / "shared" / place, identities=4, images=2)
+    paths = list(dict.fromkeys(path for t in trials for path in t.values))
     summaries = outcome.point_summaries(rows, "all")
     parts = {
         outcome.TRIALS_FILE: outcome.trials_table(rows, paths, "all"),
@@ -52,7 +54,7 @@ def make_sweep(folder, **fields):
     numbers = {
         "points": 3, "trials": 9, "done": 8, "stopped": 0, "failed": 1, "metric": "all", "paths": paths,
         "best": outcome.shown(outcome.best(summaries)), "early_ranks": outcome.early_ranks(rows, "all"),
-        "stages": {"generate": {"distinct": 3, "uses": 9}},
+        "stages": {"generate": {"distinct": 3, "uses": 9}}, "store": "shared",
     }  # fmt: skip
     return commit(folder, "sweep", files, numbers)
 
@@ -72,7 +74,7 @@ def made(tmp_path_factory):
 
 def test_the_curve_holds_every_point_with_its_interval(made):
     output, result, _ = made
-    assert result["sections"] == ["sweep", "similarity-asked", "early", "trials"]
+    assert result["sections"] == ["sweep", "similarity-asked", "sweep-samples", "early", "trials"]
     rows = list(csv.DictReader(io.StringIO((output / "figures/sweep.csv").read_text())))
     means = {(r["point"], r["accuracy of"]): r for r in rows}
     assert len(rows) == 3 * 3
@@ -81,6 +83,14 @@ def test_the_curve_holds_every_point_with_its_interval(made):
     assert (float(row["mean"]), float(row["low95"])) == pytest.approx((frontal.mean, frontal.low))
     assert means["0.8", "average"]["seeds"] == "2"  # one of its trials failed
     assert (output / "figures/sweep.png").stat().st_size > 10_000
+
+
+def test_samples_have_a_row_an_identity_and_a_column_a_point(made):
+    output, _, text = made
+    rows = list(csv.DictReader(io.StringIO((output / "figures/sweep-samples.csv").read_text())))
+    assert len(rows) == 4 * 3 and {r["point"] for r in rows} == {"-0.5", "0", "0.8"}
+    svg = (output / "figures/sweep-samples.svg").read_text()
+    assert svg.count("<image") == 12 and "Samples by point" in text
 
 
 def test_published_rows_stand_beside_ours(made):
