@@ -20,7 +20,7 @@ from ray.exceptions import RayTaskError
 from ray.tune.schedulers import ASHAScheduler
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from synface.core.errors import InputError, SynfaceError
+from synface.core.errors import InputError, PartialError, SynfaceError
 from synface.flows import sweep_outcome
 from synface.flows.sweep_config import SweepConfig
 from synface.flows.sweep_plan import Rung, Trial
@@ -35,6 +35,8 @@ DRIVER = "trial_driver"
 #: where Tune keeps its own files; nothing of a sweep's result is read from there
 TUNE_FOLDER = "_synface/tune"
 POLL_SECONDS = 0.5
+#: from a stop signal to the end of the trials
+CHECKPOINT_SECONDS = 8.0
 #: quiet, no handler of SIGINT (`ops.signals` has it), and no loggers that nobody asked for
 ENVIRONMENT = {
     "TUNE_DISABLE_SIGINT_HANDLER": "1",
@@ -85,13 +87,18 @@ class _ReleaseLost(tune.Callback):
 
 
 class _StopAll(tune.Stopper):
-    """Ends the experiment behind a stop signal."""
+    """Ends the experiment behind a stop signal, when trainings have had time to write a checkpoint."""
+
+    def __init__(self) -> None:
+        self._seen: float | None = None
 
     def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
         return False
 
     def stop_all(self) -> bool:
-        return signals.stop_requested()
+        if self._seen is None and signals.stop_requested():
+            self._seen = time.monotonic()
+        return self._seen is not None and time.monotonic() - self._seen > CHECKPOINT_SECONDS
 
 
 def run_trials(config: SweepConfig, trials: Sequence[Trial]) -> dict[int, tuple[str, bool]]:
@@ -136,8 +143,7 @@ def run_trials(config: SweepConfig, trials: Sequence[Trial]) -> dict[int, tuple[
 def concurrency(config: SweepConfig, trials: Sequence[Trial]) -> int:
     """How many trials run at once: as many as the cluster has room for worker groups, and for their drivers."""
     nodes = demand.nodes()
-    groups = [_group(stage) for stage in _trainings(trials)]
-    fit = min((demand.places(bundle, nodes) // count for bundle, count in groups), default=1)
+    fit = min((demand.places(bundle, nodes) // count for bundle, count in _groups(trials)), default=1)
     drivers = demand.places(driver_resources(config), nodes)
     wanted = config.how.max_concurrent or (len(trials) if demand.autoscaled() else fit)
     return int(max(1, min(wanted, drivers, len(trials))))
@@ -150,13 +156,17 @@ def driver_resources(config: SweepConfig) -> dict[str, float]:
     return {"CPU": 0, "memory": config.how.driver_memory_gb * 2**30}
 
 
-def _trainings(trials: Sequence[Trial]) -> list[Any]:
-    stages = [stage for trial in trials for rung in trial.rungs for stage in rung.stages.values()]
-    return [s for s in stages if s.verb.startswith("train_") and not s.how.in_process]  # type: ignore[attr-defined]
-
-
-def _group(stage: Any) -> tuple[dict[str, float], int]:
-    return worker_resources(stage), stage.numerics.num_workers
+def _groups(trials: Sequence[Trial]) -> list[tuple[dict[str, float], int]]:
+    """(what one worker asks for, how many) of every group that must be whole before it works."""
+    groups = []
+    for stage in (s for trial in trials for rung in trial.rungs for s in rung.stages.values()):
+        how: Any = getattr(stage, "how", None)
+        numerics: Any = getattr(stage, "numerics", None)
+        if stage.verb.startswith("train_") and not how.in_process:
+            groups.append((worker_resources(stage), numerics.num_workers))  # type: ignore[arg-type]
+        elif stage.verb == "pack" and how.workers > 1:
+            groups.append(({"CPU": how.cpus_per_worker or float(numerics.threads)}, how.workers))
+    return groups
 
 
 def shared_out(trial: Trial, limit: int) -> Trial:
@@ -236,6 +246,8 @@ def _drive(config: dict[str, Any], desk: Any, trials: dict[int, Trial], metric: 
     trial = trials[config["trial"]]
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
     for rung in trial.rungs:
+        if remote_stop.asked():
+            raise PartialError(f"trial {trial.index}: not started, the sweep was stopped")
         try:
             ray.get(_make.options(scheduling_strategy=here).remote(rung.stages, desk, trial.index))  # type: ignore[attr-defined]
         except Exception as error:
