@@ -17,6 +17,7 @@ from typing import Any
 import ray
 from ray import tune
 from ray.exceptions import RayTaskError
+from ray.tune.logger import JsonLoggerCallback
 from ray.tune.schedulers import ASHAScheduler
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
@@ -71,19 +72,24 @@ class Desk:
         """Note why a trial failed, and whether it would fail again."""
         self._failures[trial] = (error, refused)
 
+    def lose(self, trial: int) -> None:
+        """A driver ended with an error: its turns are over, and if it noted no failure itself, it was lost."""
+        self.give(trial)
+        self._failures.setdefault(trial, ("its driver was lost with its process or node", False))
+
     def failures(self) -> dict[int, tuple[str, bool]]:
         """Trial -> (error, whether it would fail again)."""
         return self._failures
 
 
-class _ReleaseLost(tune.Callback):
-    """A driver that is lost with its node ends its turns."""
+class _Losses(tune.Callback):
+    """Tells the desk of drivers that ended with an error."""
 
     def __init__(self, desk: Any):
         self._desk = desk
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        self._desk.give.remote(trial.config["trial"])
+        self._desk.lose.remote(trial.config["trial"])
 
 
 class _StopAll(tune.Stopper):
@@ -126,18 +132,13 @@ def run_trials(config: SweepConfig, trials: Sequence[Trial]) -> dict[int, tuple[
             storage_filesystem=filesystem,
             stop=_StopAll(),
             verbose=0,
-            callbacks=[_ReleaseLost(desk), *callbacks(config)],
+            callbacks=[_Losses(desk), JsonLoggerCallback(), *callbacks(config)],
         ),
     )
     with _environment(), remote_stop.passed_on(), contextlib.redirect_stdout(sys.stderr):
-        results = tuner.fit()
+        tuner.fit()
     signals.check_stop()
-    failures = dict(ray.get(desk.failures.remote()))
-    for result in results:
-        index = (result.config or {}).get("trial")
-        if result.error is not None and index is not None and index not in failures:
-            failures[index] = (f"its driver was lost: {result.error}".splitlines()[0], False)
-    return failures
+    return dict(ray.get(desk.failures.remote()))
 
 
 def concurrency(config: SweepConfig, trials: Sequence[Trial]) -> int:

@@ -268,5 +268,7 @@ def _line(ax: Axes, x: np.ndarray, estimates: Sequence[Estimate], name: str, num
     values = np.array([[np.nan if v is None else v for v in e] for e in estimates], float)
     order = np.argsort(x)
     mean, error = values[order, 0], np.nan_to_num(np.abs(values[order, 1:].T - values[order, 0]))
-    style = {"color": figures.SERIES[number % len(figures.SERIES)], "fmt": "o-" if joined else "o"}
-    ax.errorbar(x[order], mean, yerr=error, capsize=3, markersize=4.5, linewidth=1.4, label=name, **style)
+    colour, style = figures.SERIES[number % len(figures.SERIES)], "o-" if joined else "o"
+    ax.errorbar(
+        x[order], mean, yerr=error, fmt=style, color=colour, capsize=3, markersize=4.5, linewidth=1.4, label=name
+    )

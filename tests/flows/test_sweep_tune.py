@@ -37,8 +37,11 @@ def test_an_output_has_one_maker_at_a_time():
     assert desk.take("a", 1)  # again, after a restart
     desk.give(1, "a")
     assert desk.take("a", 2)
-    desk.give(2)  # a lost driver gives back all that it held
+    desk.lose(2)  # a lost driver gives back all that it held
     assert desk.take("a", 3) and desk.take("b", 3)
+    desk.fail(3, "no such", True)
+    desk.lose(3)
+    assert desk.failures() == {2: ("its driver was lost with its process or node", False), 3: ("no such", True)}
 
 
 GIB = 2**30
