@@ -102,8 +102,6 @@ def run(config: SweepConfig) -> dict[str, Any]:
     opened = artifact.open_output(asked, {}, components={"trials": artifact.sha256_hex(keys.encode())})
     if opened.finished is not None and not opened.finished.numbers["failed"]:
         return _result(config, opened.finished.numbers, started, cached=True)
-    cluster.connect()
-    cluster.check_output_reachable(config.output)
     errors = _run_all(config, found)
     if config.search == "optuna":
         found = _searched(config, planner, found, errors)
@@ -133,6 +131,8 @@ def _run_all(config: SweepConfig, found: list[Trial]) -> dict[int, str]:
     pending = [t for t in found if not sweep_outcome.stands(t.whole.evaluation)]
     say(f"sweep: {len(found)} trials, the outcome of {len(found) - len(pending)} stands")
     if pending:
+        cluster.connect()
+        cluster.check_output_reachable(config.output)
         _render_benchmarks(config, pending)
     errors: dict[int, str] = {}
     for attempt in range(config.how.retries + 1):

@@ -45,6 +45,8 @@ ENVIRONMENT = {
     "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",
     "TUNE_PRINT_ALL_TRIAL_ERRORS": "0",
 }
+#: of a trial's trainings: another trial may hold the CPUs for longer than Ray Train's minute
+PATIENCE = {"RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "3600"}
 #: tracker -> (module and class of its callback, what to install)
 CALLBACKS = {
     "tensorboard": ("ray.tune.logger", "TBXLoggerCallback", "tensorboardX"),
@@ -275,6 +277,8 @@ def explained(error: Exception) -> tuple[str, bool]:
 @ray.remote(num_cpus=0, max_retries=0)
 def _make(stages: dict[str, StageConfig], desk: Any, trial: int) -> None:
     """A rung's stages, in order."""
+    for variable, value in PATIENCE.items():
+        os.environ.setdefault(variable, value)
     for name, stage in stages.items():
         while not ray.get(desk.take.remote(stage.output, trial)):
             time.sleep(POLL_SECONDS)

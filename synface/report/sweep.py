@@ -215,7 +215,7 @@ def sample_grid(samples: Mapping[str, Mapping[int, bytes]], labels: Mapping[int,
         boxed: the point whose column is framed.
     """
     columns = [point for point in labels if all(point in row for row in samples.values())]
-    side = figures.WIDTH / max(len(columns), 4)
+    side = figures.WIDTH / max(len(columns), 6)
     figure, axes = figures.new_figure(len(samples), len(columns), 0.4 + side * len(samples))
     for row, images in zip(axes, samples.values(), strict=True):
         for ax, point in zip(row, columns, strict=True):
