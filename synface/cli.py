@@ -38,6 +38,7 @@ STAGES = {
     "import": ("synface.store.import_config", "ImportConfig", "synface.store.importing"),
     "report": ("synface.report.config", "ReportConfig", "synface.report.run"),
     "pipeline": ("synface.flows.config", "PipelineConfig", "synface.flows.pipeline"),
+    "sweep": ("synface.flows.sweep_config", "SweepConfig", "synface.flows.sweep"),
 }
 
 #: `synface pack --verify-realised IMAGES`: as a stage, of a verb that has another task without it
@@ -61,10 +62,6 @@ TOOLS = {
     ),
 }
 
-NOT_YET = {
-    "sweep": "hyper-parameter sweeps with Ray Tune",
-}
-
 HELP = """\
 usage: synface VERB [--config RECIPE.yaml] [--field VALUE ...] [--dry-run]
 
@@ -83,7 +80,7 @@ stages (each: `synface VERB --help` lists its fields)
   report            one HTML page of a run
   calibrate         CemiFace generator -> the same with a dial: a target similarity picks its m
   closed-loop       identities -> asked so that they lie far apart *as generated*
-  sweep             (not available yet)
+  sweep             trials of a recipe over a search space, several seeds each; the best is tested
   pipeline          all of it, from one recipe
 
 results
@@ -202,7 +199,7 @@ def _run_stage(verb: str, arguments: list[str]) -> tuple[dict[str, Any] | None, 
 
 
 def _sections() -> tuple[str, ...]:
-    return (*STAGES, *NOT_YET, "pool")
+    return (*STAGES, "pool", "generator_images")
 
 
 def _recipe_as_pipeline(data: dict[str, Any]) -> dict[str, Any]:
@@ -224,8 +221,6 @@ def _run_tool(verb: str, arguments: list[str]) -> dict[str, Any]:
     if verb == "doctor":
         doctor = importlib.import_module("synface.flows.doctor")
         return doctor.run()
-    if verb in NOT_YET:
-        raise InputError(f"{NOT_YET[verb]} is not available yet in synface {__version__}")
     if verb not in TOOLS:
         known = [*(v.replace("_", " ") for v in STAGES), *TOOLS, "doctor"]
         raise InputError(f"unknown verb {verb!r}; known: {', '.join(known)}")

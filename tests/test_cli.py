@@ -43,13 +43,6 @@ def test_help_and_configs_import_nothing_heavy(verb):
     assert "--output" in done.stdout
 
 
-@pytest.mark.parametrize("verb", ["sweep"])
-def test_a_verb_to_come_says_so(verb):
-    done = run(*verb.split())
-    assert done.returncode == 2
-    assert "not available yet" in last_json(done)["error"]
-
-
 def test_unknown_verb_lists_the_known_ones():
     done = run("packk")
     assert done.returncode == 2 and "pack" in last_json(done)["error"]

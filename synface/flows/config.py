@@ -23,8 +23,13 @@ class PipelineConfig(Settings):
     embed: dict[str, Any] | None = None
     pack: dict[str, Any] | None = None
     generate: dict[str, Any] | None = None
+    generator_images: dict[str, Any] | None = Field(
+        None, description="a generate section: what the generator is trained on; default: what generate makes"
+    )
     train_autoencoder: dict[str, Any] | None = None
-    train_generator: dict[str, Any] | None = Field(None, description="CemiFace on the generated images")
+    train_generator: dict[str, Any] | None = Field(
+        None, description="CemiFace on the generated images, or on generator_images: then generate draws by it"
+    )
     calibrate: dict[str, Any] | None = Field(None, description="its dial, on the embedded pool's people")
     train_recognizer: dict[str, Any] | None = None
     evaluate: dict[str, Any] | None = None

@@ -1,11 +1,12 @@
 """How a recipe's sections are wired together: outputs, inputs from the sections before, the seed."""
 
 import importlib
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from synface.core.errors import InputError
 from synface.flows.config import PipelineConfig
-from synface.settings import StageConfig, build
+from synface.settings import StageConfig, build, merge
 from synface.store import uri as uris
 
 #: section -> (module of its config, class, module with plan and run, folder below the pipeline's output)
@@ -14,6 +15,7 @@ STEPS = {
     "embed": ("synface.embed.config", "EmbedConfig", "synface.embed.run", "pool"),
     "pack": ("synface.pack.config", "PackConfig", "synface.pack.run", "identities"),
     "generate": ("synface.generate.config", "GenerateConfig", "synface.generate.run", "images"),
+    "generator_images": ("synface.generate.config", "GenerateConfig", "synface.generate.run", "generator_images"),
     "train_autoencoder": (
         "synface.train.generator_config",
         "TrainAutoencoderConfig",
@@ -32,56 +34,81 @@ STEPS = {
     "report": ("synface.report.config", "ReportConfig", "synface.report.run", "report"),
 }
 
+#: (section, its configuration without a place) -> URI of its output
+Place = Callable[[str, StageConfig], str]
 
-def steps(config: PipelineConfig) -> dict[str, StageConfig]:
-    """Section -> validated stage configuration, in order, wired; every fault is found here, before work."""
-    out = {name: uris.join(config.output, folder) for name, (*_, folder) in STEPS.items()}
-    present = [name for name in STEPS if getattr(config, name) is not None]
+
+def steps(config: PipelineConfig, place: Place | None = None) -> dict[str, StageConfig]:
+    """Section -> validated stage configuration, in order, wired; every fault is found here, before work.
+
+    Args:
+        config: the recipe.
+        place: where each section writes; default: a folder of its own below `config.output`.
+    """
+    present = order(config)
     if not present:
         raise InputError(f"pipeline: no section given; known sections: {', '.join(STEPS)}")
-    inputs = _wiring(config, present, out)
+    place = place or (lambda name, _: uris.join(config.output, STEPS[name][3]))
     built: dict[str, StageConfig] = {}
+    made: dict[str, str] = {}
     for name in present:
         module, class_name, _, _ = STEPS[name]
         model = getattr(importlib.import_module(module), class_name)
-        wired = {k: v for k, v in inputs.get(name, {}).items() if v is not None}
-        section = getattr(config, name) or {}
+        section = getattr(config, name)
+        wired = {k: v for k, v in _inputs(name, config, made).items() if v is not None}
         if "num_identities" in section and name == "generate":
             wired.pop("identities", None)  # its own people; what is embedded has another reader
-        data = {"output": out[name], **wired, **section}
+        data = {"output": config.output, **merge(wired, section)}
         if "seed" in model.model_fields:
             data.setdefault("seed", config.seed)
         try:
-            built[name] = build(model, data)
+            stage = build(model, data)
         except InputError as error:
             raise InputError(f"section {name}: {error}") from None
+        made[name] = section.get("output") or place(name, stage)
+        built[name] = stage.model_copy(update={"output": made[name]})
     return built
 
 
-def _wiring(config: PipelineConfig, present: list[str], out: dict[str, str]) -> dict[str, dict[str, Any]]:
-    """What each section reads from the sections before it."""
+def order(config: PipelineConfig) -> list[str]:
+    """The sections that a recipe has, in the order of their work.
 
-    def made(name: str) -> str | None:
-        return out[name] if name in present else None
+    With images of its own the generator is trained first, and the images that `generate` makes are drawn by it.
+    """
+    present = [name for name in STEPS if getattr(config, name) is not None]
+    if "generator_images" in present and "generate" in present:
+        present.remove("generate")
+        after = [n for n in ("train_recognizer", "evaluate", "report") if n in present]
+        present.insert(present.index(after[0]) if after else len(present), "generate")
+    return present
+
+
+def _inputs(name: str, config: PipelineConfig, made: Mapping[str, str]) -> dict[str, Any]:
+    """What a section reads from the sections before it; `made` holds their outputs."""
+
+    def listed(place: str | None) -> list[str] | None:
+        return None if place is None else [place]
 
     pack_input = "pool" if (config.pack or {}).get("solver") == "subset" else "gallery"
-    images = [out["generate"]] if "generate" in present else None
-    title = f"synface {config.recipe}".strip()
+    studied = listed(made.get("generator_images") or made.get("generate"))
+    weights = made.get("calibrate") or made.get("train_generator")
+    draws = bool(weights) and (config.generate or {}).get("generator") == "cemiface"
+    identities = made.get("pack") or made.get("embed")
     return {
-        "embed": {"images": made("pool")},
-        "pack": {pack_input: made("embed")},
-        "generate": {"identities": made("pack") or made("embed")},
-        "train_autoencoder": {"images": images},
-        "train_generator": {"images": images, "autoencoder": made("train_autoencoder")},
-        "calibrate": {"weights": made("train_generator"), "identities": made("embed")},
-        "train_recognizer": {"images": images},
-        "evaluate": {"weights": made("train_recognizer")},
+        "embed": {"images": made.get("pool")},
+        "pack": {pack_input: made.get("embed")},
+        "generate": {"identities": identities, **({"cemiface": {"weights": weights}} if draws else {})},
+        "train_autoencoder": {"images": studied},
+        "train_generator": {"images": studied, "autoencoder": made.get("train_autoencoder")},
+        "calibrate": {"weights": made.get("train_generator"), "identities": made.get("embed")},
+        "train_recognizer": {"images": listed(made.get("generate"))},
+        "evaluate": {"weights": made.get("train_recognizer")},
         "report": {
-            "title": title,
-            "pool": made("embed"),
-            "pack": made("pack"),
-            "images": made("generate"),
-            "recognizer": made("train_recognizer"),
-            "evaluation": made("evaluate"),
+            "title": f"synface {config.recipe}".strip(),
+            "pool": made.get("embed"),
+            "pack": made.get("pack"),
+            "images": made.get("generate"),
+            "recognizer": made.get("train_recognizer"),
+            "evaluation": made.get("evaluate"),
         },
-    }
+    }.get(name, {})

@@ -20,12 +20,13 @@ POLL_SECONDS = 0.2
 def passed_on() -> Iterator[None]:
     """In the driver: while the block runs, workers that ask learn of a stop signal."""
     job = ray.get_runtime_context().get_job_id()
-    over = threading.Event()
+    over, passed = threading.Event(), threading.Event()
 
     def watch() -> None:
         while not over.wait(POLL_SECONDS):
             if signals.stop_requested():
                 internal_kv._internal_kv_put(job, b"1", namespace=NAMESPACE)
+                passed.set()
                 return
 
     thread = threading.Thread(target=watch, daemon=True)
@@ -35,7 +36,8 @@ def passed_on() -> Iterator[None]:
     finally:
         over.set()
         thread.join()
-        internal_kv._internal_kv_del(job, namespace=NAMESPACE)
+        if passed.is_set():  # what another process of the job passed on (a sweep, to its trials) is its own
+            internal_kv._internal_kv_del(job, namespace=NAMESPACE)
 
 
 def asked() -> bool:

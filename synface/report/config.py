@@ -25,6 +25,7 @@ class ReportConfig(StageConfig):
     images: InputUri | None = Field(default=None, description="generated images")
     recognizer: InputUri | None = Field(default=None, description="trained recognizer")
     evaluation: InputUri | None = Field(default=None, description="its evaluation")
+    sweep: InputUri | None = Field(default=None, description="a finished sweep")
     recognizers: list[NamedInput] = Field(default=[], description="further recognizers: [{name, uri}, ...]")
     evaluations: list[NamedInput] = Field(default=[], description="further evaluations: [{name, uri}, ...]")
     grid_identities: int = Field(default=10, ge=1, le=100, description="rows of the sample grid")
@@ -33,7 +34,7 @@ class ReportConfig(StageConfig):
     @model_validator(mode="after")
     def _something_to_show(self) -> "ReportConfig":
         if not input_uris(self):
-            raise ValueError("nothing to report: give at least one of pack, images, recognizer, evaluation")
+            raise ValueError("nothing to report: give at least one of pack, images, recognizer, evaluation, sweep")
         for field in ("recognizers", "evaluations"):
             names = [item.name for item in getattr(self, field)]
             if len(set(names)) != len(names):

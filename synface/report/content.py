@@ -1,73 +1,22 @@
 """From a run's data to the parts of a page: figures with the table behind each, tables, headline numbers."""
 
-import csv
-import io
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-from matplotlib.figure import Figure
 
-from synface.report import figures
+from synface.report import figures, sweep
 from synface.report.data import Evaluation, Packing, Run
+from synface.report.parts import Drawn, Section, Table, percent
 
 #: columns of the slices that are shown: dimension order
 DIMENSIONS = ("sex", "age", "ancestry")
 GROUP_ORDER = ("female", "male", "under 30", "30 to 50", "over 50")
 
 
-@dataclass(frozen=True)
-class Drawn:
-    """A figure, what it shows in words, and the rows that it was drawn from."""
-
-    name: str
-    title: str
-    caption: str
-    alt: str
-    figure: Figure
-    columns: tuple[str, ...]
-    rows: list[tuple[Any, ...]]
-
-    @property
-    def csv(self) -> bytes:
-        """The rows as CSV with a header."""
-        sink = io.StringIO()
-        writer = csv.writer(sink, lineterminator="\n")
-        writer.writerow(self.columns)
-        writer.writerows(self.rows)
-        return sink.getvalue().encode()
-
-
-@dataclass(frozen=True)
-class Table:
-    """A table of text cells; `groups` are header cells over spans of columns; `strong` rows stand out."""
-
-    header: tuple[str, ...]
-    rows: list[tuple[str, ...]]
-    groups: tuple[tuple[str, int], ...] = ()
-    strong: frozenset[int] = frozenset()
-
-
-@dataclass(frozen=True)
-class Section:
-    """A part of the page."""
-
-    anchor: str
-    title: str
-    lead: str = ""
-    drawn: list[Drawn] = field(default_factory=list)
-    tables: list[tuple[str, Table]] = field(default_factory=list)
-
-
-def percent(value: float | None, digits: int = 2) -> str:
-    """A share as per cent, or a dash."""
-    return "\u2013" if value is None else f"{100 * value:.{digits}f}"
-
-
 def tiles(run: Run) -> list[tuple[str, str, str]]:
     """Headline numbers: (value, label, remark)."""
-    found = []
+    found = [] if run.sweep is None else sweep.tiles(run.sweep)
     for name, evaluation in list(run.evaluations.items())[:1]:
         mean = evaluation.content["average"]["all"]
         remark = f"mean of {mean['protocols']} protocols" + (f", {name}" if len(run.evaluations) > 1 else "")
@@ -92,7 +41,7 @@ def tiles(run: Run) -> list[tuple[str, str, str]]:
 
 def sections(run: Run) -> list[Section]:
     """Every section that the run has data for, except the image grid and the provenance."""
-    found = []
+    found = [] if run.sweep is None else sweep.sections(run.sweep)
     if run.evaluations:
         found.append(results(run))
     if run.packing is not None:

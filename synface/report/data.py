@@ -22,6 +22,8 @@ RESULTS_FILE = "results.json"
 SCORES_FILE = "data/scores.parquet"
 ROC_FILE = "data/roc.parquet"
 WEIGHTS_FILE = "config.json"
+TRIALS_FILE = "data/trials.parquet"
+POINTS_FILE = "data/points.parquet"
 
 MAGIC = {b"\xff\xd8": "image/jpeg", b"\x89P": "image/png", b"RI": "image/webp"}
 
@@ -62,6 +64,19 @@ class Evaluation:
 
 
 @dataclass(frozen=True)
+class Sweep:
+    """Rows of a sweep's tables, one a trial and one a point, its numbers, and samples.
+
+    `samples` holds an encoded image of some identities at every point: identity -> point -> bytes.
+    """
+
+    trials: tuple[Mapping[str, Any], ...]
+    points: tuple[Mapping[str, Any], ...]
+    numbers: Mapping[str, Any]
+    samples: Mapping[str, Mapping[int, bytes]]
+
+
+@dataclass(frozen=True)
 class Source:
     """Where a part of the report comes from."""
 
@@ -80,6 +95,7 @@ class Run:
     trainings: Mapping[str, Training]
     evaluations: Mapping[str, Evaluation]
     sources: tuple[Source, ...]
+    sweep: Sweep | None = None
 
 
 def read(config: ReportConfig) -> Run:
@@ -101,11 +117,12 @@ def read(config: ReportConfig) -> Run:
         trainings={name: read_training(uri) for name, uri in recognizers.items()},
         evaluations={name: read_evaluation(uri) for name, uri in evaluations.items()},
         sources=tuple(_sources(config, recognizers, evaluations)),
+        sweep=read_sweep(config.sweep, config.grid_identities) if config.sweep else None,
     )
 
 
 def _sources(config: ReportConfig, recognizers: dict[str, str], evaluations: dict[str, str]) -> list[Source]:
-    roles = [("pool", config.pool), ("identities", config.pack), ("images", config.images)]
+    roles = [("pool", config.pool), ("identities", config.pack), ("images", config.images), ("sweep", config.sweep)]
     roles += [(f"recognizer ({name})" if name != "this run" else "recognizer", u) for name, u in recognizers.items()]
     roles += [(f"evaluation ({name})" if name != "this run" else "evaluation", u) for name, u in evaluations.items()]
     return [Source(role, uri, artifact.require(uri)) for role, uri in roles if uri]
@@ -183,6 +200,29 @@ def read_evaluation(uri: str) -> Evaluation:
         pairs[key] = (cosine[same], cosine[~same])
     lines = {key: (part["far"].to_numpy(), part["tar"].to_numpy()) for key, part in _by_protocol(corners).items()}
     return Evaluation(_json(uri, listed[RESULTS_FILE]), pairs, lines)
+
+
+def read_sweep(uri: str, identities: int) -> Sweep:
+    """The tables of a sweep, and the first image of some identities that every point has."""
+    manifest = artifact.require(uri, "sweep")
+    listed = {f.path: f for f in manifest.files}
+    found = [
+        tables.parse_parquet(tables.read_listed(uri, listed[name]), uris.join(uri, name)).to_pylist()
+        for name in (TRIALS_FILE, POINTS_FILE)
+    ]
+    shown = {p["point"] for p in found[1]}
+    places = {r["point"]: r["images"] for r in found[0] if r["images"] is not None and r["point"] in shown}
+    store = manifest.numbers["store"]
+    store = store if "/" in store else uris.join(uri, store)
+    samples = _first_images({point: uris.join(store, place) for point, place in places.items()}, identities)
+    return Sweep(tuple(found[0]), tuple(found[1]), manifest.numbers, samples)
+
+
+def _first_images(images: Mapping[int, str], identities: int) -> dict[str, dict[int, bytes]]:
+    """Identity -> point -> its first image, for the first identities that every point's images hold."""
+    read = {uri: dict(read_grid(uri, 2 * identities, 1).rows) for uri in set(images.values())}
+    common = [name for name in next(iter(read.values()), {}) if all(name in rows for rows in read.values())]
+    return {name: {point: read[uri][name][0] for point, uri in images.items()} for name in common[:identities]}
 
 
 def _by_protocol(table: pa.Table) -> dict[tuple[str, str], pa.Table]:

@@ -79,7 +79,8 @@ def styled(draw: Callable[P, Figure]) -> Callable[P, Figure]:
     return inner
 
 
-def _figure(rows: int, columns: int, height: float, **kwargs: Any) -> tuple[Figure, np.ndarray]:
+def new_figure(rows: int, columns: int, height: float, **kwargs: Any) -> tuple[Figure, np.ndarray]:
+    """An empty figure of the page's width, `height` inches high, and its axes [rows, columns]."""
     figure = Figure(figsize=(WIDTH, height), layout="constrained")
     FigureCanvasAgg(figure)
     return figure, figure.subplots(rows, columns, squeeze=False, **kwargs)
@@ -100,7 +101,7 @@ def packing(
         unpacked_n: the same for as many identities that were not packed.
         labels: names of the two histograms.
     """
-    figure, ((ax,),) = _figure(1, 1, 3.5)
+    figure, ((ax,),) = new_figure(1, 1, 3.5)
     parts = [chosen_n] if unpacked_n is None else [chosen_n, unpacked_n]
     every = np.concatenate([*parts, np.array(list(levels.values()))])
     low, high = float(every.min()), float(every.max())
@@ -140,7 +141,7 @@ def similarity(scores: Mapping[str, tuple[np.ndarray, np.ndarray]], threshold: M
     """
     columns = min(3, len(scores))
     rows = math.ceil(len(scores) / columns)
-    figure, axes = _figure(rows, columns, 0.5 + 2.0 * rows, sharex=True)
+    figure, axes = new_figure(rows, columns, 0.5 + 2.0 * rows, sharex=True)
     every = np.concatenate([part for pair in scores.values() for part in pair])
     edges = np.linspace(max(-1.0, float(every.min()) - 0.02), min(1.0, float(every.max()) + 0.02), 61)
     for ax, (name, pair) in zip(axes.flat, scores.items(), strict=False):
@@ -175,7 +176,7 @@ def _below(axes: np.ndarray, count: int, label: str) -> None:
 @styled
 def training(history: Mapping[str, Sequence[Mapping[str, float]]]) -> Figure:
     """Loss and training accuracy of each recognizer, epoch by epoch."""
-    figure, ((left, right),) = _figure(1, 2, 3.1)
+    figure, ((left, right),) = new_figure(1, 2, 3.1)
     for i, (name, entries) in enumerate(history.items()):
         epoch = [e["epoch"] for e in entries]
         colour, dashes = SERIES[i % len(SERIES)], DASHES[i // len(SERIES) % len(DASHES)]
@@ -205,7 +206,7 @@ def roc(curves: Mapping[str, Mapping[str, tuple[np.ndarray, np.ndarray]]], small
         curves: recognizer -> protocol -> (FAR, TAR), rising.
         smallest_far: left end: what one false accept weighs (1 / impostor pairs).
     """
-    figure, ((ax,),) = _figure(1, 1, 4.2)
+    figure, ((ax,),) = new_figure(1, 1, 4.2)
     protocols = list(dict.fromkeys(p for lines in curves.values() for p in lines))
     for number, (name, lines) in enumerate(curves.items()):
         for protocol, (far, tar) in lines.items():
@@ -248,7 +249,7 @@ def accuracy(rows: Mapping[str, Mapping[str, tuple[float, float, float]]]) -> Fi
         rows: recognizer -> protocol -> (accuracy, low, high).
     """
     names = list(dict.fromkeys(p for protocols in rows.values() for p in protocols))
-    figure, ((ax,),) = _figure(1, 1, 1.0 + 0.34 * len(names) * (1 + 0.25 * (len(rows) - 1)))
+    figure, ((ax,),) = new_figure(1, 1, 1.0 + 0.34 * len(names) * (1 + 0.25 * (len(rows) - 1)))
     for i, (name, protocols) in enumerate(rows.items()):
         shift = (i - (len(rows) - 1) / 2) * 0.7 / max(len(rows), 1)
         y = [names.index(p) + shift for p in protocols]
@@ -282,7 +283,7 @@ def slices(values: Mapping[str, Mapping[str, Mapping[str, float | None]]], label
         label: of the value axis.
     """
     wide = [max(2, len(groups)) for groups in values.values()]
-    figure, axes = _figure(1, len(values), 3.4, sharey=True, gridspec_kw={"width_ratios": wide})
+    figure, axes = new_figure(1, len(values), 3.4, sharey=True, gridspec_kw={"width_ratios": wide})
     protocols = list(dict.fromkeys(p for groups in values.values() for row in groups.values() for p in row))
     for ax, (dimension, groups) in zip(axes.flat, values.items(), strict=True):
         for i, protocol in enumerate(protocols):

@@ -11,8 +11,9 @@ import jinja2
 from markupsafe import Markup
 
 from synface.report import figures
-from synface.report.content import Section, tiles
+from synface.report.content import tiles
 from synface.report.data import Run, Source, media_type
+from synface.report.parts import Section
 
 
 @dataclass(frozen=True)

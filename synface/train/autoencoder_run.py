@@ -46,6 +46,7 @@ def run(config: TrainAutoencoderConfig) -> dict[str, Any]:
     checkpoint = distributed.launch(config, generator_worker.train_autoencoder, catalog, steps_run.remedy(config))
     state = average_loop.build_state(config, lambda: autoencoder.AutoencoderTrainee(config), Place())
     average_loop.unpack_checkpoint(state, checkpoint, "cpu")
+    distributed.check_ended(config.output, state.step, config.steps)
     assert isinstance(state.average, Autoencoder)
     quality = finish(config, catalog, state.average)
     stated = generators.autoencoder_weights_config(

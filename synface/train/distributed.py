@@ -18,7 +18,7 @@ from ray import train
 from ray.train.torch import TorchConfig, TorchTrainer, get_device
 from torch import distributed
 
-from synface.core.errors import DivergedError, SynfaceError
+from synface.core.errors import DivergedError, PartialError, SynfaceError
 from synface.ops import cluster, demand, remote_stop, signals
 from synface.ops.progress import Progress, say
 from synface.store import uri as uris
@@ -125,6 +125,12 @@ def launch(config: TrainRecognizerConfig | StepsConfig, work: Work, catalog: Cat
     if data is None:
         raise SynfaceError(f"{folder}: training ended, but its last checkpoint is gone; run the same command again")
     return data
+
+
+def check_ended(output: str, step: int, steps: int) -> None:
+    """PartialError for a training whose last checkpoint is not its end: a stop signal of another process came."""
+    if step < steps:
+        raise PartialError(f"{output}: stopped at step {step} of {steps}; the same command continues")
 
 
 def scaling(config: TrainRecognizerConfig | StepsConfig) -> train.ScalingConfig:

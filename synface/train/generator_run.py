@@ -59,6 +59,7 @@ def run(config: TrainGeneratorConfig) -> dict[str, Any]:
     checkpoint = distributed.launch(config, generator_worker.train_generator, catalog, steps_run.remedy(config))
     state = average_loop.build_state(config, lambda: generator_setup.make_trainee(config, networks), Place())
     average_loop.unpack_checkpoint(state, checkpoint, "cpu")
+    distributed.check_ended(config.output, state.step, config.steps)
     assert isinstance(state.average, Denoiser)
     module = generators.Generator(state.average, networks.autoencoder)
     stated = weights_config(config, opened, networks, module, state)

@@ -71,6 +71,7 @@ def run(config: TrainRecognizerConfig) -> dict[str, Any]:
     shape = loop.shape_of(config, catalog)
     state = loop.build_state(config, shape)
     loop.unpack_checkpoint(state, checkpoint, "cpu")
+    distributed.check_ended(config.output, state.step, shape.total_steps)
     stated = weights_config(config, opened, state)
     entries = steps_run.write_weights(config, state.model.backbone, stated, state.history)
     numbers = {

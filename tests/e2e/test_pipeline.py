@@ -2,7 +2,6 @@
 
 import json
 import os
-import signal
 import subprocess
 import sys
 import time
@@ -15,7 +14,7 @@ from synface import cli
 ROOT = Path(__file__).parents[2]
 SMOKE = str(ROOT / "jobs" / "configs" / "smoke.yaml")
 sys.path.insert(0, str(Path(__file__).parent))
-from tools import digests  # noqa: E402
+from tools import digests, end_group  # noqa: E402
 
 SECTIONS = ["pool", "embed", "pack", "generate", "train_recognizer", "evaluate", "report"]
 
@@ -98,22 +97,6 @@ def start(output, home, *overrides):
         text=True,
         start_new_session=True,
     )
-
-
-def end_group(process):
-    """SIGKILL the driver and everything that it started: the machine is gone."""
-    import psutil
-
-    try:
-        children = psutil.Process(process.pid).children(recursive=True)
-    except psutil.NoSuchProcess:
-        children = []
-    for victim in [process, *children]:
-        try:
-            os.kill(victim.pid, signal.SIGKILL)
-        except ProcessLookupError:
-            continue
-    process.wait(30)
 
 
 @pytest.mark.slow

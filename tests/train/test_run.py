@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from synface.core.errors import InputError, SynfaceError
+from synface.core.errors import InputError, PartialError, SynfaceError
 from synface.models.embedding import Embedder
 from synface.settings import build
 from synface.store import artifact
@@ -315,3 +315,9 @@ def worker_of(driver: int) -> int:
         if "RayTrainWorker" in " ".join(process.cmdline()):
             return process.pid
     raise AssertionError("no training worker found")
+
+
+def test_a_training_that_another_process_stopped_is_not_finished():
+    distributed.check_ended("o", 8, 8)
+    with pytest.raises(PartialError, match="o: stopped at step 3 of 8; the same command continues"):
+        distributed.check_ended("o", 3, 8)

@@ -1,0 +1,61 @@
+"""Rows that papers publish for a sweep of the same field, in per cent, to stand beside ours.
+
+CemiFace: Sun et al., NeurIPS 2024 (arXiv 2409.18876), camera-ready with supplement. Their benchmarks are photographs,
+ours may be others: what can be compared is the shape of a curve, not its height.
+"""
+
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True)
+class Published:
+    """A published table: what it is, its columns, and its rows by the swept value as `settings.canonical_json`."""
+
+    title: str
+    columns: tuple[str, ...]
+    rows: dict[float | str, tuple[float, ...]]
+    remarks: dict[float | str, str] = field(default_factory=dict)
+
+
+FIVE = ("LFW", "CFP-FP", "AgeDB", "CALFW", "CPLFW", "AVG")
+
+#: swept path -> table
+PUBLISHED: dict[str, Published] = {
+    "generate.variation.m": Published(
+        "CemiFace, Table 11 (10k identities x 10 images)",
+        FIVE,
+        {
+            1.0: (97.00, 72.94, 86.98, 89.85, 73.86, 84.126),
+            0.9: (97.38, 73.81, 86.88, 90.13, 74.82, 84.604),
+            0.8: (85.75, 62.42, 67.80, 81.85, 58.43, 71.25),
+            0.7: (97.20, 75.50, 86.75, 90.15, 75.95, 85.11),
+            0.6: (97.52, 78.91, 87.25, 90.84, 75.39, 85.982),
+            0.5: (97.85, 80.55, 87.93, 90.90, 79.35, 87.316),
+            0.4: (97.88, 80.39, 88.01, 90.89, 79.55, 87.344),
+            0.3: (97.98, 80.19, 88.15, 90.72, 79.73, 87.354),
+            0.2: (98.02, 84.21, 88.60, 91.03, 81.99, 88.77),
+            0.1: (98.20, 86.29, 88.25, 91.25, 82.85, 89.368),
+            0.0: (98.10, 86.60, 88.90, 91.15, 83.08, 89.567),
+            -0.1: (97.65, 84.90, 86.42, 89.47, 80.10, 87.708),
+            -0.2: (93.15, 80.83, 81.33, 85.92, 74.68, 83.182),
+            -0.3: (92.77, 74.13, 78.15, 81.58, 69.72, 79.27),
+            -0.4: (89.11, 71.78, 70.13, 77.78, 65.17, 74.794),
+            -0.5: (85.18, 65.16, 63.42, 69.58, 63.68, 69.404),
+            -0.6: (84.23, 64.63, 63.05, 69.13, 62.86, 68.78),
+            -0.7: (83.65, 63.98, 62.53, 68.78, 61.26, 68.04),
+            -0.8: (82.10, 62.51, 61.85, 67.53, 60.70, 66.938),
+            -0.9: (84.23, 62.38, 65.13, 73.85, 60.08, 69.134),
+            -1.0: (85.75, 62.42, 67.80, 81.85, 58.43, 71.25),
+        },
+        {0.8: "the same row as m = -1: an error in the paper"},
+    ),
+    "train_generator.measure": Published(
+        "CemiFace, similarity measure (0.5M images)", ("AVG",), {"cosine": (91.64,), "euclidean": (90.95,)}
+    ),
+    "train_generator.weight": Published(
+        "CemiFace, lambda (0.5M images)",
+        ("AVG",),
+        {0.01: (91.72,), 0.05: (91.64,), 0.1: (91.29,), 0.5: (90.77,)},
+        {0.01: "placement inferred from the text", 0.1: "placement inferred from the text"},
+    ),
+}

@@ -1,0 +1,115 @@
+"""Turns, room on the cluster, and what becomes of errors; the trials themselves run in tests/e2e/test_sweep.py."""
+
+import sys
+from pathlib import Path
+
+import pytest
+import ray
+from ray.exceptions import RayTaskError
+
+from synface.core.errors import DivergedError, InputError, PartialError
+from synface.flows import sweep_tune
+from synface.ops import demand
+
+sys.path.insert(0, str(Path(__file__).parent))
+from sweep_tools import planned
+
+TWO_WORKERS = {"train_recognizer": {"numerics": {"num_workers": 2, "threads_per_worker": 1}}}
+SPACE = {"train_recognizer.margin.m": [0.1, 0.2, 0.3, 0.4]}
+
+
+@pytest.fixture
+def nodes(monkeypatch):
+    """A function that says what nodes the cluster has."""
+
+    def have(*found):
+        monkeypatch.setattr(demand, "nodes", lambda: list(found))
+        monkeypatch.setattr(demand, "autoscaled", lambda: False)
+        monkeypatch.setattr(ray, "cluster_resources", lambda: {"CPU": sum(n.get("CPU", 0) for n in found)})
+
+    return have
+
+
+def test_an_output_has_one_maker_at_a_time():
+    desk = sweep_tune.Desk()
+    assert desk.take("a", 1) and desk.take("b", 2)
+    assert not desk.take("a", 2)
+    assert desk.take("a", 1)  # again, after a restart
+    desk.give(1, "a")
+    assert desk.take("a", 2)
+    desk.lose(2)  # a lost driver gives back all that it held
+    assert desk.take("a", 3) and desk.take("b", 3)
+    desk.fail(3, "no such", True)
+    desk.lose(3)
+    assert desk.failures() == {2: ("its driver was lost with its process or node", False), 3: ("no such", True)}
+
+
+GIB = 2**30
+
+
+@pytest.mark.parametrize(
+    ("found", "how", "limit"),
+    [
+        ([{"CPU": 2, "memory": 8 * GIB}], {}, 1),
+        ([{"CPU": 2, "memory": 8 * GIB}], {"max_concurrent": 2}, 2),
+        ([{"CPU": 8, "memory": 8 * GIB}], {}, 4),
+        ([{"CPU": 64, "memory": 64 * GIB}], {}, 4),  # no more than there are trials
+        ([{"CPU": 64, "memory": 1 * GIB}], {}, 2),  # drivers need room too
+        ([{"CPU": 0, "trial_driver": 3}, {"CPU": 64}], {}, 3),
+        ([{"CPU": 1, "memory": 8 * GIB}], {}, 1),
+    ],
+)
+def test_as_many_trials_as_worker_groups_and_drivers_fit(nodes, found, how, limit):
+    nodes(*found)
+    config, _, trials = planned(recipe=TWO_WORKERS, space=SPACE, how=how)
+    assert sweep_tune.concurrency(config, trials) == limit
+
+
+def test_a_driver_asks_for_no_cpu(nodes):
+    config, *_ = planned(space=SPACE)
+    nodes({"CPU": 2, "memory": 8 * GIB})
+    assert sweep_tune.driver_resources(config) == {"CPU": 0, "memory": GIB / 2}
+    nodes({"CPU": 2, "memory": 8 * GIB}, {"trial_driver": 16})
+    assert sweep_tune.driver_resources(config) == {"trial_driver": 1}
+
+
+def test_pools_of_trials_that_run_together_leave_each_other_room(nodes):
+    nodes({"CPU": 8})
+    _, _, (trial, *_) = planned(space=SPACE, recipe={"embed": {"how": {"actors": 3}}})
+    stages = sweep_tune.shared_out(trial, 4).whole.stages
+    assert stages["evaluate"].how.actors == 2
+    assert stages["embed"].how.actors == 3  # asked for
+    assert sweep_tune.shared_out(trial, 1).whole.stages == trial.whole.stages
+    assert {name: s.output for name, s in stages.items()} == {n: s.output for n, s in trial.whole.stages.items()}
+
+
+def as_task_error(cause):
+    return RayTaskError("make", "traceback", cause).as_instanceof_cause()
+
+
+@pytest.mark.parametrize(
+    ("error", "text", "refused"),
+    [
+        (as_task_error(InputError("no such")), "no such", True),
+        (as_task_error(DivergedError("not finite")), "not finite", True),
+        (as_task_error(PartialError("3 of 8")), "3 of 8", False),
+        (as_task_error(OSError("disk\nfull")), "OSError: full", False),
+        (ray.exceptions.WorkerCrashedError(), "WorkerCrashedError: ", False),
+    ],
+)
+def test_what_would_be_refused_again_is_not_tried_again(error, text, refused):
+    found = sweep_tune.explained(error)
+    assert found[0].startswith(text) and found[1] is refused
+
+
+@pytest.mark.parametrize("name", ["mlflow", "wandb"])
+def test_a_tracker_that_is_not_installed_is_refused(name, monkeypatch):
+    monkeypatch.setitem(sys.modules, name, None)
+    config, *_ = planned(space=SPACE, how={"trackers": [name]})
+    with pytest.raises(InputError, match=f"how.trackers {name}: {name} is not installed; pip install {name}"):
+        sweep_tune.callbacks(config)
+
+
+def test_tensorboard_is_there():
+    config, *_ = planned(space=SPACE, how={"trackers": ["tensorboard"]})
+    assert [type(c).__name__ for c in sweep_tune.callbacks(config)] == ["TBXLoggerCallback"]

@@ -1,0 +1,133 @@
+"""The page of a sweep: its numbers, the published rows beside ours, what is missing."""
+
+import csv
+import io
+import re
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from report_runs import commit, make_images, report_config
+
+from synface.core.errors import InputError
+from synface.core.statistics import summarize
+from synface.flows import sweep_outcome as outcome
+from synface.report import run as stage
+from synface.report.published import PUBLISHED
+from synface.report.sweep import curve
+from synface.store import artifact, tables
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "flows"))
+from sweep_tools import planned
+
+M = "generate.variation.m"
+VALUES = [-0.5, 0.0, 0.8]
+
+
+def accuracies(point, seed):
+    frontal, pose = 0.7 + 0.05 * point + 0.01 * seed, 0.6 + 0.04 * point
+    mean = (frontal + pose) / 2
+    return {"all": mean, "heads-val": mean, "heads-val/frontal": frontal, "heads-val/pose": pose}
+
+
+def make_sweep(folder, **fields):
+    """A sweep's tables, through the functions that write them; the last trial failed."""
+    _, _, trials = planned(**fields)
+    rows = []
+    for t in trials:
+        failed = t is trials[-1]
+        state = (outcome.FAILED, {}) if failed else (outcome.DONE, accuracies(t.point, t.seed))
+        short = {r.epochs: accuracies(2 - t.point, t.seed) for r in t.rungs[:-1]}
+        test = {"all": 0.66, "heads-v1": 0.66} if t.point == 1 else {}
+        similarity = {"asked": VALUES[t.point], "realised": 0.25 + 0.1 * t.point}
+        rows.append(outcome.Row(t, *state, short, test, similarity, "section generate: <broken>" if failed else ""))
+    for place in {outcome.images_key(t) for t in trials}:
+        make_images(folder / "shared" / place, identities=4, images=2)
+    paths = list(dict.fromkeys(path for t in trials for path in t.values))
+    summaries = outcome.point_summaries(rows, "all")
+    parts = {
+        outcome.TRIALS_FILE: outcome.trials_table(rows, paths, "all"),
+        outcome.POINTS_FILE: outcome.points_table(summaries, paths),
+    }
+    files = [artifact.write_file(str(folder), n, tables.parquet_bytes(t), t.num_rows) for n, t in parts.items()]
+    numbers = {
+        "points": 3, "trials": 9, "done": 8, "stopped": 0, "failed": 1, "metric": "all", "paths": paths,
+        "best": outcome.shown(outcome.best(summaries)), "early_ranks": outcome.early_ranks(rows, "all"),
+        "stages": {"generate": {"distinct": 3, "uses": 9}}, "store": "shared",
+    }  # fmt: skip
+    return commit(folder, "sweep", files, numbers)
+
+
+CEMIFACE = {"generate": {"generator": "cemiface", "cemiface": {"weights": "/nowhere"}}}
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    root = tmp_path_factory.mktemp("sweep")
+    sweep = make_sweep(
+        root / "sweep", recipe=CEMIFACE, space={M: VALUES}, seeds=[0, 1, 2], rungs={"first": 2, "factor": 9}
+    )
+    result = stage.run(report_config(root / "page", sweep=sweep, title="m"))
+    return root / "page", result, (root / "page" / "report.html").read_text()
+
+
+def test_the_curve_holds_every_point_with_its_interval(made):
+    output, result, _ = made
+    assert result["sections"] == ["sweep", "similarity-asked", "sweep-samples", "early", "trials"]
+    rows = list(csv.DictReader(io.StringIO((output / "figures/sweep.csv").read_text())))
+    means = {(r["point"], r["accuracy of"]): r for r in rows}
+    assert len(rows) == 3 * 3
+    frontal = summarize([accuracies(0, s)["heads-val/frontal"] for s in range(3)])
+    row = means["-0.5", "heads-val/frontal"]
+    assert (float(row["mean"]), float(row["low95"])) == pytest.approx((frontal.mean, frontal.low))
+    assert means["0.8", "average"]["seeds"] == "2"  # one of its trials failed
+    assert (output / "figures/sweep.png").stat().st_size > 10_000
+
+
+def test_samples_have_a_row_an_identity_and_a_column_a_point(made):
+    output, _, text = made
+    rows = list(csv.DictReader(io.StringIO((output / "figures/sweep-samples.csv").read_text())))
+    assert len(rows) == 4 * 3 and {r["point"] for r in rows} == {"-0.5", "0", "0.8"}
+    svg = (output / "figures/sweep-samples.svg").read_text()
+    assert svg.count("<image") == 12 and "Samples by point" in text
+
+
+def test_published_rows_stand_beside_ours(made):
+    _, _, text = made
+    assert "CemiFace, Table 11" in text
+    assert re.search(r"<th scope=\"row\">0</th><td>70\.00</td><td>98\.10</td>.*<td>89\.57</td>", text)
+    assert "an error in the paper" in text
+    table = PUBLISHED[M]
+    assert len(table.rows) == 21 and all(len(row) == len(table.columns) for row in table.rows.values())
+    for m, row in table.rows.items():
+        assert np.mean(row[:5]) == pytest.approx(row[5], abs=0.011), m
+
+
+def test_what_is_missing_and_what_failed_is_said(made):
+    _, result, text = made
+    assert "&lt;broken&gt;" in text and "<broken>" not in text
+    assert result["headline"]["of 9 trials"] == "8"
+    assert result["headline"]["best point"] == "70.00 %"  # m = 0; the point with a failed trial may not win
+    assert "-1.000" in text  # the short trainings rank the points the other way round
+
+
+def test_points_that_are_no_numbers_are_labelled(tmp_path):
+    points = [{"pack": None}, {"pack.num_identities": 3}, {"pack.num_identities": 2, "seed": 1}]
+    sweep = make_sweep(tmp_path / "sweep", points=points, seeds=[0, 1, 2])
+    stage.run(report_config(tmp_path / "page", sweep=sweep))
+    text = (tmp_path / "page/report.html").read_text()
+    assert "pack null" in text and "num_identities 2, seed 1" in text
+
+
+def test_a_single_seed_has_a_point_and_no_interval():
+    figure = curve(
+        ["0", "1"], [0.0, 1.0], {"a": [(0.5, None, None), (0.6, 0.5, 0.7)]}, {"b": [(0.5, None, None)] * 2}, "m"
+    )
+    assert [ax.get_title(loc="left") or ax.get_title() for ax in figure.axes] == ["each benchmark", "average"]
+
+
+def test_another_artifact_is_refused(tmp_path):
+    place = commit(tmp_path / "x", "images", [], {})
+    with pytest.raises(InputError, match="holds 'images', expected 'sweep'"):
+        stage.run(report_config(tmp_path / "page", sweep=place))
