@@ -22,6 +22,9 @@ class PipelineConfig(Settings):
     pool: dict[str, Any] | None = Field(None, description="a generate section: candidates for the packing")
     embed: dict[str, Any] | None = None
     pack: dict[str, Any] | None = None
+    closed_loop: dict[str, Any] | None = Field(
+        None, description="corrects the packed identities by what is generated from them"
+    )
     generate: dict[str, Any] | None = None
     generator_images: dict[str, Any] | None = Field(
         None, description="a generate section: what the generator is trained on; default: what generate makes"

@@ -36,7 +36,7 @@ from synface.store import uri as uris
 NEEDED = ("train_recognizer", "evaluate")
 IGNORED = ("report", "recipe", "description")
 #: sections of a recipe file that are no stages of a trial
-BESIDE = ("pipeline", "sweep", "audit", "import", "closed_loop")
+BESIDE = ("pipeline", "sweep", "audit", "import")
 KEY_LENGTH = 16
 #: the store of stage outputs, below the sweep's output unless another is named
 SHARED = "shared"

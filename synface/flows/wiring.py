@@ -14,6 +14,12 @@ STEPS = {
     "pool": ("synface.generate.config", "GenerateConfig", "synface.generate.run", "pool_images"),
     "embed": ("synface.embed.config", "EmbedConfig", "synface.embed.run", "pool"),
     "pack": ("synface.pack.config", "PackConfig", "synface.pack.run", "identities"),
+    "closed_loop": (
+        "synface.flows.closed_loop_config",
+        "ClosedLoopConfig",
+        "synface.flows.closed_loop",
+        "apart",
+    ),
     "generate": ("synface.generate.config", "GenerateConfig", "synface.generate.run", "images"),
     "generator_images": ("synface.generate.config", "GenerateConfig", "synface.generate.run", "generator_images"),
     "train_autoencoder": (
@@ -33,6 +39,9 @@ STEPS = {
     "evaluate": ("synface.evaluate.config", "EvaluateConfig", "synface.evaluate.run", "evaluation"),
     "report": ("synface.report.config", "ReportConfig", "synface.report.run", "report"),
 }
+
+#: sections that work with a generator, which comes first where the recipe trains it
+DRAWN = ("closed_loop", "generate")
 
 #: (section, its configuration without a place) -> URI of its output
 Place = Callable[[str, StageConfig], str]
@@ -76,11 +85,12 @@ def order(config: PipelineConfig) -> list[str]:
     With images of its own the generator is trained first, and the images that `generate` makes are drawn by it.
     """
     present = [name for name in STEPS if getattr(config, name) is not None]
-    if "generator_images" in present and "generate" in present:
-        present.remove("generate")
-        after = [n for n in ("train_recognizer", "evaluate", "report") if n in present]
-        present.insert(present.index(after[0]) if after else len(present), "generate")
-    return present
+    if "generator_images" not in present:
+        return present
+    drawn = [name for name in DRAWN if name in present]
+    rest = [name for name in present if name not in DRAWN]
+    cut = next((i for i, name in enumerate(rest) if name in ("train_recognizer", "evaluate", "report")), len(rest))
+    return rest[:cut] + drawn + rest[cut:]
 
 
 def _inputs(name: str, config: PipelineConfig, made: Mapping[str, str]) -> dict[str, Any]:
@@ -93,9 +103,11 @@ def _inputs(name: str, config: PipelineConfig, made: Mapping[str, str]) -> dict[
     studied = listed(made.get("generator_images") or made.get("generate"))
     weights = made.get("calibrate") or made.get("train_generator")
     draws = bool(weights) and (config.generate or {}).get("generator") == "cemiface"
-    identities = made.get("pack") or made.get("embed")
+    packed = made.get("pack") or made.get("embed")
+    identities = made.get("closed_loop") or packed
     return {
         "embed": {"images": made.get("pool")},
+        "closed_loop": {"identities": packed, "weights": weights},
         "pack": {pack_input: made.get("embed")},
         "generate": {"identities": identities, **({"cemiface": {"weights": weights}} if draws else {})},
         "train_autoencoder": {"images": studied},

@@ -74,6 +74,34 @@ def test_a_generator_is_trained_on_its_own_people_and_calibrated_on_the_pool():
     assert stages["pool"].num_identities >= wanted
 
 
+LOOP = {"weights": "w", "variation": {"m": 0.7}}
+DRAWN = {"generator": "cemiface", "images_per_identity": 2, "image_size": 64, "variation": {"m": 0.7}}
+
+
+def test_the_closed_loop_stands_between_packing_and_images():
+    stages = wired(closed_loop=LOOP, generate={**DRAWN, "cemiface": {"weights": "w"}})
+    assert list(stages)[2:5] == ["pack", "closed_loop", "generate"]
+    assert stages["closed_loop"].identities == "/runs/x/identities" and stages["closed_loop"].weights == "w"
+    assert stages["generate"].identities == stages["closed_loop"].output == "/runs/x/apart"
+
+
+def test_a_loop_waits_for_the_generator_that_the_recipe_trains():
+    trained = {
+        "generator_images": {**FULL["pool"], "first_seed": 100},
+        "train_autoencoder": {},
+        "train_generator": {},
+        "calibrate": {},
+        "closed_loop": {k: v for k, v in LOOP.items() if k != "weights"},
+        "generate": DRAWN,
+    }
+    stages = wired(**trained)
+    assert list(stages)[3:] == [
+        "generator_images", "train_autoencoder", "train_generator", "calibrate", "closed_loop", "generate",
+        "train_recognizer", "evaluate", "report",
+    ]  # fmt: skip
+    assert stages["closed_loop"].weights == stages["generate"].cemiface.weights == "/runs/x/calibrated"
+
+
 def test_the_papers_recipe_is_a_paper_generator():
     recipe = read_recipe(str(ROOT / "jobs/configs/cemiface_tiny_paper.yaml"), (*STEPS, "pool"))
     config = build(
