@@ -10,10 +10,14 @@ import sys
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 sys.path.append(str(Path(__file__).parent))
 
 from s3_server import s3, swift_server  # noqa: F401 (fixtures of a real S3 server, for slow tests)
+
+settings.register_profile("synface", deadline=None)  # timings never gate a test
+settings.load_profile("synface")
 
 
 @pytest.fixture(scope="session")

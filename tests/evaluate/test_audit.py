@@ -25,7 +25,7 @@ def test_class_centres_are_unit_means():
         np.testing.assert_allclose(centre[c], mean / np.linalg.norm(mean), atol=1e-7)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(st.integers(1, 25), st.floats(-0.9, 0.9), st.integers(1, 30), st.integers(0, 10))
 def test_unique_share_by_definition(n, r, tile, seed):
     x = sphere.uniform(np.random.default_rng(seed), n, 4)

@@ -98,7 +98,7 @@ def test_gaussian_spread_follows_its_formula():
 
 
 @given(d=st.integers(2, 300), cosine=st.floats(-1, 1), seed=st.integers(0, 99))
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_cones_have_their_cosine_exactly(d, cosine, seed):
     x = points(3, d, seed).astype(np.float64)
     got = conditions.cone_perturbed(x, np.full(3, cosine), seed, keys(3)).astype(np.float64)

@@ -1,11 +1,10 @@
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from synface.generate.plan import SHARDS_WANTED, SMALLEST_SHARD, Identity, plan_shards, shard_items
 
 
-@settings(deadline=None)
 @given(st.integers(1, 3000), st.integers(1, 100), st.none() | st.integers(1, 5000), st.integers(64, 4096))
 def test_every_image_is_in_exactly_one_shard(identities, samples, per_shard, largest):
     plan = plan_shards(identities, samples, per_shard, largest)

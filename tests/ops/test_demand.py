@@ -28,14 +28,14 @@ def fits_by_trying(bundles: list[dict], nodes: list[dict]) -> bool:
 small = st.fixed_dictionaries({"CPU": st.integers(0, 3), "GPU": st.integers(0, 2)})
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(bundles=st.lists(small, max_size=4), nodes=st.lists(small, max_size=3))
 def test_what_fits_is_never_refused(bundles, nodes):
     if fits_by_trying(bundles, nodes):
         assert shortfall(bundles, nodes) == []
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(bundle=small, count=st.integers(1, 4), nodes=st.lists(small, min_size=1, max_size=3))
 def test_equal_bundles_are_decided_exactly(bundle, count, nodes):
     fits = fits_by_trying([bundle] * count, nodes)

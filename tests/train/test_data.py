@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from synface.core.errors import InputError
@@ -54,7 +54,6 @@ def test_a_data_set_beyond_the_memory_bound_names_the_ways_out(toy_images):
         source_of(toy_images, memory_bytes=10.0)
 
 
-@settings(deadline=None)
 @given(
     st.lists(st.integers(0, 9), min_size=1, max_size=8).filter(sum),
     st.one_of(st.none(), st.integers(1, 4)),

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from synface.core.errors import InputError
@@ -82,7 +82,6 @@ def test_what_changed_since_the_start_is_refused(toy_images, exported, tmp_path)
         data.scan([], SIZE, foreign=[Source(uri=str(tmp_path / "r"), format="folder")])
 
 
-@settings(deadline=None)
 @given(
     st.lists(st.integers(0, 9), min_size=1, max_size=6).filter(sum),
     st.sampled_from([None, 1, 3]),

@@ -3,7 +3,7 @@ import struct
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from synface.core.errors import InputError
@@ -68,7 +68,6 @@ def test_files_without_an_index_record(exported, tmp_path):
     assert list(recordio.read_images(stream, "x")) == [(r["label"], r["image"]["bytes"]) for r in rows]
 
 
-@settings(deadline=None)
 @given(st.lists(st.sampled_from([MAGIC, b"a", b"bc", b"\n#\xd7\xce", b"\0" * 4]), max_size=12).map(b"".join))
 def test_any_payload_survives_the_framing(payload):
     framed = recordio.frame(payload)
