@@ -1,6 +1,6 @@
 """From a run's data to the parts of a page: figures with the table behind each, tables, headline numbers."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -78,7 +78,28 @@ def packing(data: Packing) -> Section:
     )
     alt = f"Histogram of nearest cosines, mean {data.nearest_n.mean():.3f}, largest {data.nearest_n.max():.3f}"
     drawn = Drawn("packing", "Nearest neighbours", caption, alt, figure, ("set", "nearest_cosine"), rows)
-    return Section("packing", "Identities", lead, [drawn])
+    curve = [trade_off(numbers)] if numbers.get("trade_off") else []
+    return Section("packing", "Identities", lead, [drawn, *curve])
+
+
+def trade_off(numbers: Mapping[str, Any]) -> Drawn:
+    """Largest cosine against the distance to the gallery, one point for each weight alpha."""
+    fields = ("alpha", "gallery_distance", "max_cosine")
+    found = [*numbers["trade_off"], numbers]
+    points = sorted((float(p["alpha"]), float(p["gallery_distance"]), float(p["max_cosine"])) for p in found)
+    alt = "Largest cosine against distance to the gallery: " + "; ".join(
+        f"alpha {alpha:g}: {cosine:.3f} at {distance:.3f}" for alpha, distance, cosine in points
+    )
+    return Drawn(
+        "trade-off",
+        "Far apart, or near the gallery",
+        "Each point is a packing with another weight alpha of the gallery term; the filled one is this run's. Left "
+        "and below is better on both.",
+        alt,
+        figures.trade_off(points, float(numbers["alpha"])),
+        fields,
+        points,
+    )
 
 
 def training(run: Run) -> Section:

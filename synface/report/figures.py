@@ -87,6 +87,27 @@ def new_figure(rows: int, columns: int, height: float, **kwargs: Any) -> tuple[F
 
 
 @styled
+def trade_off(points: Sequence[tuple[float, float, float]], chosen: float) -> Figure:
+    """Largest cosine against the mean distance to the gallery.
+
+    Args:
+        points: (alpha, gallery distance, largest cosine), by rising alpha.
+        chosen: the alpha whose point is filled.
+    """
+    figure, ((ax,),) = new_figure(1, 1, 3.5)
+    alpha, distance, cosine = np.array(points).T
+    ax.plot(distance, cosine, color=SERIES[0], linewidth=1.4)
+    fill = [SERIES[0] if a == chosen else GRID for a in alpha]
+    ax.scatter(distance, cosine, s=36, c=fill, edgecolors=SERIES[0], zorder=3)
+    for a, x, y in points:
+        ax.annotate(f"{a:g}", (x, y), (6, 5), textcoords="offset points", color=INK)
+    ax.set_xlabel("mean distance to the nearest gallery embedding, 1 - cosine")
+    ax.set_ylabel("largest cosine")
+    ax.grid()
+    return figure
+
+
+@styled
 def packing(
     chosen_n: np.ndarray,
     levels: Mapping[str, float],

@@ -37,6 +37,18 @@ def test_packing_levels_and_counts():
     assert area == pytest.approx(200 * (edges[1] - edges[0]), rel=1e-6)
 
 
+def test_trade_off_points_and_the_chosen_one():
+    points = [(0.0, 0.6, 0.05), (0.5, 0.2, 0.1), (2.0, 0.1, 0.3)]
+    figure = figures.trade_off(points, 0.5)
+    (ax,) = figures.axes_of(figure)
+    np.testing.assert_allclose(ax.get_lines()[0].get_xydata(), [p[1:] for p in points])
+    (dots,) = ax.collections
+    np.testing.assert_allclose(dots.get_offsets(), [p[1:] for p in points])
+    colours = [mpl.colors.to_hex(c) for c in dots.get_facecolors()]
+    assert [c == figures.SERIES[0] for c in colours] == [False, True, False]
+    assert {t.get_text() for t in ax.texts} == {"0", "0.5", "2"}
+
+
 def test_roc_starts_at_the_highest_tar_below_its_left_end():
     far, tar = np.array([0, 0, 0.001, 0.01, 1.0]), np.array([0, 0.2, 0.4, 0.7, 1.0])
     figure = figures.roc({"run": {"a": (far, tar)}}, 0.001)
