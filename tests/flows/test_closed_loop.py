@@ -18,7 +18,7 @@ from tests.flows.conftest import people_table, unit
 
 def config_of(small_cemiface, output="unused", **fields) -> ClosedLoopConfig:
     base = {
-        "rounds": 2, "samples": 2, "variation": {"m": 0.7}, "output": str(output),
+        "rounds": 1, "samples": 2, "variation": {"m": 0.7}, "output": str(output),
         "sampler": {"steps": 2}, "numerics": {"micro_batch": 8}, "how": {"max_actors": 1},
     }  # fmt: skip
     return build(ClosedLoopConfig, base | small_cemiface | fields)
@@ -40,7 +40,7 @@ def test_the_round_that_is_kept():
 @pytest.mark.ray
 def test_rounds_follow_from_what_was_measured(ray_cluster, small_cemiface, tmp_path):
     config = config_of(small_cemiface, tmp_path / "out")
-    assert closed_loop.plan(config) == {"identities": 8, "rounds": 2, "images": 48}
+    assert closed_loop.plan(config) == {"identities": 8, "rounds": 1, "images": 32}
     seen = []
 
     def watching(config, sent_nd, came_nd, wanted_nd):
