@@ -12,7 +12,7 @@ import torch
 
 from synface.core.errors import InputError, unknown_name
 from synface.models.denoisers import Denoiser, conditioning
-from synface.train import similarity
+from synface.train import similarity, variance
 
 #: Hang et al., "Efficient diffusion training via min-SNR weighting strategy", ICCV 2023
 MIN_SNR_GAMMA = 5.0
@@ -89,6 +89,7 @@ class Losses:
     squared_error_n: torch.Tensor  # weighted by min-SNR
     matching_n: torch.Tensor | None  # L_SimMat; None in mode relation
     realised_n: torch.Tensor | None  # similarity of x0_hat to the inquiry
+    bound_n: torch.Tensor | None = None  # term of L_vlb; None without a learned range
 
 
 def generator_losses(
@@ -98,7 +99,7 @@ def generator_losses(
     weight: float = similarity.LAMBDA,
     measure: str = "cosine",
 ) -> Losses:
-    """CemiFace's loss of a batch, ``L_MSE + lambda L_SimMat``, in the model's mode.
+    """CemiFace's loss of a batch, ``L_MSE + lambda L_SimMat``, in the model's mode; for a learned range also L_vlb.
 
     Args:
         model: the denoiser; its mode says whether L_SimMat takes part.
@@ -113,19 +114,24 @@ def generator_losses(
     x_t = noised(batch.x0_nchw, batch.noise_nchw, abar_n)
     condition = model.condition(batch.inquiry_nd, batch.m_n)
     condition = conditioning.choose(batch.conditioned_n, condition, model.null_condition(len(x_t)))
-    prediction = model(x_t, batch.t_n, condition)
+    prediction, raw_variance = model.with_range(x_t, batch.t_n, condition)
+    x0_hat = similarity.clean_estimate(x_t, prediction, abar_n, kind)
+    bound_n, bound = None, 0.0
+    if raw_variance is not None:
+        bound_n = variance.bound_terms(batch.x0_nchw, x_t, x0_hat, raw_variance, batch.t_n, model.alphas_cumprod)
+        bound = variance.WEIGHT * model.config.num_train_steps * bound_n.mean()
     target = prediction_target(batch.x0_nchw, batch.noise_nchw, abar_n, kind)
     error_n = squared_error(prediction, target, min_snr_weight(abar_n, kind))
     if model.config.mode == "relation":
-        return Losses(similarity.total_loss(error_n, None), error_n, None, None)
-    features = embed(similarity.clean_estimate(x_t, prediction, abar_n, kind))
+        return Losses(similarity.total_loss(error_n, None) + bound, error_n, None, None, bound_n)
+    features = embed(x0_hat)
     restored_n = similarity.similarity(features, batch.target_nd, measure)
     realised_n = similarity.similarity(features, batch.inquiry_nd, measure)
     matching_n = similarity.similarity_matching(
         restored_n, realised_n, batch.m_n, batch.t_n, model.config.num_train_steps
     )
     total = similarity.total_loss(error_n, matching_n, weight, batch.conditioned_n)
-    return Losses(total, error_n, matching_n, realised_n)
+    return Losses(total + bound, error_n, matching_n, realised_n, bound_n)
 
 
 def ema_decay(step: int, decay: float) -> float:

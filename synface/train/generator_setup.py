@@ -35,15 +35,15 @@ class GeneratorTrainee(Trainee):
 
     def __init__(self, network: Denoiser, embed: Callable[[torch.Tensor], torch.Tensor], weight: float, measure: str):
         super().__init__(network)
-        self.matches = network.config.mode != "relation"
-        self.names = ("squared_error", "matching", "realised") if self.matches else ("squared_error",)
+        matching = () if network.config.mode == "relation" else ("matching", "realised")
+        self.names = ("squared_error", *matching, *(("bound",) if network.config.learned_range else ()))
         self._embed, self._weight, self._measure = embed, weight, measure
 
     def forward(self, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
         """The total loss, and means of its parts (`names`)."""
         assert isinstance(self.network, Denoiser)
         losses = diffusion.generator_losses(self.network, batch, self._embed, self._weight, self._measure)
-        parts = [losses.squared_error_n, losses.matching_n, losses.realised_n][: len(self.names)]
+        parts = [losses.squared_error_n, losses.matching_n, losses.realised_n, losses.bound_n]
         return losses.total, torch.stack([p.detach().float().mean() for p in parts if p is not None])
 
 

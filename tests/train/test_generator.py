@@ -28,6 +28,7 @@ from synface.train import (
     looks,
     loop,
     similarity,
+    variance,
 )
 from synface.train.average_loop import Place
 from synface.train.generator_config import TrainGeneratorConfig
@@ -224,11 +225,20 @@ def test_every_mode_trains_in_half_precision_too(toy_images, networks, tmp_path,
 def test_pixels_without_autoencoder_by_the_papers_network(toy_images, networks, tmp_path):
     wide = {"widths": [32, 32], "attention": [False, True], "norm_groups": 8, "head_channels": 16, "condition_dim": 32}
     config = config_of(
-        toy_images, networks | {"autoencoder": None}, denoiser="cemiface", architecture=wide, steps=2, inquiry="centre"
+        toy_images,
+        networks | {"autoencoder": None},
+        denoiser="cemiface",
+        architecture=wide,
+        steps=2,
+        inquiry="centre",
+        drop=0.0,
     )
     state = train(config, tmp_path)
     assert state.average.shape == (3, 32, 32) and state.average.config.embedding_dim == 16
     assert state.facts.keys() == {"training_images", "held_out_images", "inquiries"}  # no ridge mean
+    last = state.history[-1]  # the learned range pays its bound
+    parts = last["squared_error"] + config.weight * last["matching"] + variance.WEIGHT * 1000 * last["bound"]
+    assert last["bound"] > 0 and last["loss"] == pytest.approx(parts, rel=1e-5)
 
 
 def test_what_carries_the_condition_learns_faster(undisturbed, toy_images, networks):

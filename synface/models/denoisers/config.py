@@ -78,6 +78,8 @@ class DenoiserConfig:
                 )
         if self.ridge and self.learned_range:
             raise InputError("denoiser ridge = true excludes learned_range = true")
+        if self.learned_range and self.channels != 3:
+            raise InputError("denoiser learned_range = true: it learns from a bound of pixels, not of latents")
 
     @property
     def scale_follows_m(self) -> bool:

@@ -173,6 +173,7 @@ def test_fourier_features_tell_grid_values_apart():
         ({"attention": (True,)}, "2 levels"),
         ({"head_channels": 24}, "heads of 24"),
         ({"learned_range": True}, "ridge"),
+        ({"learned_range": True, "ridge": False}, "not of latents"),
     ],
 )
 def test_senseless_descriptions_are_refused(change, words):
