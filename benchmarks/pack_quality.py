@@ -58,24 +58,32 @@ def face_like(n: int, d: int, latent: int, seed: int) -> torch.Tensor:
     return torch.nn.functional.normalize(torch.sin(z_nl @ first) @ second, dim=1)
 
 
-def gallery_case(passes: int, alpha: float, seed: int, band: tuple[float, float] | None = None) -> dict:
-    """2,000 points from a manifold of 64 dimensions in R^512, kept near 8,000 gallery points of the same manifold."""
+def gallery_case(
+    passes: int, alpha: float, seed: int, band: tuple[float, float] | None = None, whiten: bool = False
+) -> dict:
+    """2,000 points from a manifold of 64 dimensions in R^512, kept near 8,000 gallery points of the same manifold.
+
+    The loss that is stated has the published alpha = 0.5, whatever the solve's own.
+    """
     d, x_nd = 512, face_like(2000, 512, 64, 2 * seed + 1)
     near = Gallery(face_like(8000, d, 64, 2 * seed + 2), alpha, band=band)
     began = time.process_time()
     first = (energy.max_cosine(x_nd), gallery.distance(near, x_nd))
+    if whiten:
+        x_nd = gallery.whitened(x_nd, near.rows_md)
     solution = solver.solve(x_nd, solver.default_schedule(d, passes, "manifold"), gallery=near)
     far = gallery.distance(near, solution.x_nd)
     return {
         "case": "gallery-2000x512",
         "alpha": alpha,
         "band": band,
+        "whiten": whiten,
         "seed": seed,
         "passes": passes,
         "start": {"max_cosine": first[0], "gallery_distance": first[1]},
         "max_cosine": solution.max_cosine,
         "gallery_distance": far,
-        "published_loss": gallery.published_loss(solution.max_cosine, far, alpha),
+        "published_loss": gallery.published_loss(solution.max_cosine, far, 0.5),
         "cpu_seconds": time.process_time() - began,
     }
 
@@ -124,7 +132,8 @@ CASES = {
     "525312x512-code": lambda: exact_code_case(525_312, 512),
     "1000000x512-code": lambda: exact_code_case(1_000_000, 512),
     "gallery": lambda: gallery_case(200, 0.5, 0),
-    **{f"gallery-{s}": lambda s=s: gallery_case(400, 0.5, s) for s in range(3)},
+    **{f"gallery-{s}": lambda s=s: gallery_case(400, 0.5, s, whiten=True) for s in range(3)},
+    **{f"gallery-nearer-{s}": lambda s=s: gallery_case(400, 0.62, s, whiten=True) for s in range(3)},
     "trade-off": trade_off_case,
     "gallery-band": lambda: gallery_case(200, 0.0, 0, (0.82, 0.95)),
 }
