@@ -18,26 +18,14 @@ import stages
 from cemiface_dial import embeddings, people
 from common import write_result
 from synface.core import dial
-from synface.models import weights
 from synface.models.embedding import Embedder
 from synface.ops.progress import say
 from synface.store import schemas, tables
 
 
-def numbers(text: str) -> list[float]:
-    return [float(x) for x in text.split(",") if x]
-
-
 def measure(asked: argparse.Namespace, inquiries: str, name: str, variation: dict[str, Any]) -> dict[str, float]:
-    images = stages.generate(
-        Path(asked.work) / name.replace(" ", "-"),
-        generator="cemiface",
-        identities=inquiries,
-        images_per_identity=asked.samples,
-        image_size=weights.read_config(asked.weights, "generator").input_size,
-        variation=variation,
-        cemiface={"weights": asked.weights},
-    )
+    place = Path(asked.work) / name.replace(" ", "-")
+    images = stages.draw(place, asked.weights, inquiries, asked.samples, variation)
     table = tables.read_identities(inquiries)
     names, inquiry_id = table["identity_id"].to_pylist(), schemas.embeddings(table)
     found = embeddings(Embedder.from_pretrained(asked.scorer, threads=1), images)
@@ -69,9 +57,9 @@ def main() -> None:
     asked = parser.parse_args()
     inquiries = people(asked)
     arms: dict[str, dict[str, Any]] = {
-        f"cone {c:g}": {"m": asked.m, "cone": {"lower": c}} for c in numbers(asked.cones)
+        f"cone {c:g}": {"m": asked.m, "cone": {"lower": c}} for c in stages.numbers(asked.cones)
     }
-    arms |= {f"similarity {s:g}": {"similarity": s} for s in numbers(asked.targets)}
+    arms |= {f"similarity {s:g}": {"similarity": s} for s in stages.numbers(asked.targets)}
     lines = {name: measure(asked, inquiries, name, variation) for name, variation in arms.items()}
     write_result("cemiface_cones", {"arms": lines, "identities": 2 * asked.people, "samples": asked.samples})
 

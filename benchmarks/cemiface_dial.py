@@ -17,10 +17,9 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+import stages
 from common import write_result
 from synface.core import scores
-from synface.embed import run as embed_run
-from synface.embed.config import EmbedConfig
 from synface.flows import calibrate
 from synface.flows.calibrate_config import CalibrateConfig
 from synface.generate import run as generate_run
@@ -36,24 +35,16 @@ DOMAIN = "heads-real"
 def people(asked: argparse.Namespace) -> str:
     """One-shot inquiries: one rendered picture of each unseen person, embedded."""
     size = weights.read_config(asked.weights, "generator").input_size
-    rendered = f"{asked.work}/inquiry_images"
-    generate_run.run(
-        build(
-            GenerateConfig,
-            {
-                "generator": "heads",
-                "domain": DOMAIN,
-                "heads": {"split": "val"},
-                "num_identities": 2 * asked.people,
-                "images_per_identity": 1,
-                "image_size": size,
-                "output": rendered,
-            },
-        )
+    rendered = stages.generate(
+        f"{asked.work}/inquiry_images",
+        generator="heads",
+        domain=DOMAIN,
+        heads={"split": "val"},
+        num_identities=2 * asked.people,
+        images_per_identity=1,
+        image_size=size,
     )
-    output = f"{asked.work}/inquiries"
-    embed_run.run(build(EmbedConfig, {"images": rendered, "weights": asked.scorer, "output": output}))
-    return output
+    return stages.embed(f"{asked.work}/inquiries", images=rendered, weights=asked.scorer)
 
 
 def judged(asked: argparse.Namespace, calibrated: str, inquiries: str, targets: list[float]) -> list[dict[str, Any]]:

@@ -69,16 +69,8 @@ def judge_auc(judge: Embedder, images: str) -> float:
 
 def measure(asked: argparse.Namespace, root: Path, pool: str, arm: str) -> dict[str, Any]:
     chosen = choose(asked, root, pool, arm)
-    images = stages.generate(
-        root / f"{arm}-images",
-        generator="cemiface",
-        identities=chosen,
-        images_per_identity=asked.samples,
-        image_size=weights.read_config(asked.weights, "generator").input_size,
-        variation={"m": asked.m},
-        cemiface={"weights": asked.weights},
-        seed=1,  # not the noise that the closed loop looked at
-    )
+    # not the noise that the closed loop looked at
+    images = stages.draw(root / f"{arm}-images", asked.weights, chosen, asked.samples, {"m": asked.m}, seed=1)
     fields = {"verify_realised": images, "weights": asked.scorer, "identities": chosen}
     found = realised.run(build(realised.RealisedConfig, fields | {"output": str(root / f"{arm}-realised")}))
     line = {name: round(found[name], 4) for name in STATED}

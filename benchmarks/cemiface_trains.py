@@ -21,16 +21,12 @@ DOMAIN = "heads-real"
 FIRST = 500_000  # identity seeds beyond everything that was trained on
 
 
-def numbers(text: str) -> list[float]:
-    return [float(x) for x in text.split(",") if x]
-
-
 def arms_of(asked: argparse.Namespace) -> dict[str, dict[str, Any]]:
     """Name -> variation of the generated arms."""
-    found: dict[str, dict[str, Any]] = {f"m {m:g}": {"m": m} for m in numbers(asked.m)}
-    found |= {f"similarity {s:g}": {"similarity": s} for s in numbers(asked.targets)}
+    found: dict[str, dict[str, Any]] = {f"m {m:g}": {"m": m} for m in stages.numbers(asked.m)}
+    found |= {f"similarity {s:g}": {"similarity": s} for s in stages.numbers(asked.targets)}
     if asked.mixed:
-        low, high = numbers(asked.mixed)
+        low, high = stages.numbers(asked.mixed)
         found[f"m in [{low:g}, {high:g}]"] = {"m": {"range": [low, high]}}
     return found
 
@@ -62,15 +58,7 @@ def main() -> None:
     inquiries = stages.embed(root / "inquiries", images=rendered, weights=asked.scorer, images_per_identity=1)
     sets = {"rendered": rendered}
     for name, variation in arms_of(asked).items():
-        sets[name] = stages.generate(
-            root / name.replace(" ", "-"),
-            generator="cemiface",
-            identities=inquiries,
-            images_per_identity=asked.samples,
-            image_size=size,
-            variation=variation,
-            cemiface={"weights": asked.weights},
-        )
+        sets[name] = stages.draw(root / name.replace(" ", "-"), asked.weights, inquiries, asked.samples, variation)
     found: dict[str, list[float]] = {name: [] for name in sets}
     for seed in range(asked.seeds):
         for name, images in sets.items():

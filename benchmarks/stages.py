@@ -10,6 +10,7 @@ from synface.evaluate import run as evaluate_run
 from synface.evaluate.config import EvaluateConfig
 from synface.generate import run as generate_run
 from synface.generate.config import GenerateConfig
+from synface.models import weights as model_weights
 from synface.pack import run as pack_run
 from synface.pack.config import PackConfig
 from synface.settings import build
@@ -27,6 +28,27 @@ def sections_of(recipe: str) -> dict[str, Any]:
 def generate(output: Path | str, **fields: Any) -> str:
     generate_run.run(build(GenerateConfig, fields | {"output": str(output)}))
     return str(output)
+
+
+def draw(
+    output: Path | str, weights: str, identities: str, samples: int, variation: dict[str, Any], **more: Any
+) -> str:
+    """Images of a table's identities by a CemiFace generator."""
+    return generate(
+        output,
+        generator="cemiface",
+        identities=identities,
+        images_per_identity=samples,
+        image_size=model_weights.read_config(weights, "generator").input_size,
+        variation=variation,
+        cemiface={"weights": weights},
+        **more,
+    )
+
+
+def numbers(text: str) -> list[float]:
+    """Of a comma list on the command line."""
+    return [float(x) for x in text.split(",") if x]
 
 
 def embed(output: Path | str, **fields: Any) -> str:

@@ -110,10 +110,6 @@ class PackConfig(StageConfig):
         _require(self.dim is not None or any((self.gallery, self.start, self.keep)), "give dim, or a table with one")
         for name in ("tau_lo", "tau_hi", "scorer", "subspace", "whiten"):
             _require(getattr(self, name) is None or self.gallery is not None, f"{name} needs a gallery")
-        _require(
-            not self.trade_off or (self.gallery is not None and self.solver == "lse"), "trade_off: lse, a gallery"
-        )
-        _require(all(a >= 0 for a in self.trade_off), f"trade_off = {self.trade_off}: every alpha is at least 0")
         _require(self.initial != "gallery" or self.gallery is not None, "initial 'gallery' needs a gallery")
         for name in ("tau_lo", "tau_hi", "scorer", "target_cosine"):
             clash = self.whiten == "space" and getattr(self, name) is not None
