@@ -16,9 +16,9 @@ from typing import Any
 import numpy as np
 
 import stages
+from cemiface_dial import auc_among
 from cemiface_dial import embeddings as embedded
 from common import write_result
-from synface.core import scores
 from synface.flows import closed_loop, realised
 from synface.flows.closed_loop_config import ClosedLoopConfig
 from synface.models import weights
@@ -61,10 +61,10 @@ def choose(asked: argparse.Namespace, root: Path, pool: str, arm: str) -> str:
 def judge_auc(judge: Embedder, images: str) -> float:
     """AUC of the judge between two samples of one identity and of two."""
     found = embedded(judge, images)
-    x_nd = np.stack(list(found.values()))
-    names = np.unique([name for name, _ in found], return_inverse=True)[1]
-    upper = np.triu_indices(len(x_nd), 1)
-    return scores.auc((x_nd @ x_nd.T)[upper], (names[:, None] == names)[upper])
+    by_name: dict[str, list[np.ndarray]] = {}
+    for (name, _), x_d in found.items():
+        by_name.setdefault(name, []).append(x_d)
+    return auc_among(np.stack([np.stack(rows) for rows in by_name.values()]))
 
 
 def measure(asked: argparse.Namespace, root: Path, pool: str, arm: str) -> dict[str, Any]:

@@ -74,7 +74,8 @@ def run(config: ClosedLoopConfig) -> dict[str, Any]:
         came_nd = _realise(config, table, sent_nd, number)
         rounds.append((sent_nd, _line(table, sent_nd, came_nd, wanted_nd)))
         say(f"closed loop: round {number} of {config.rounds}: {rounds[-1][1]}")
-        sent_nd = step(config, sent_nd, came_nd, wanted_nd)
+        if number < config.rounds:
+            sent_nd = step(config, sent_nd, came_nd, wanted_nd)
     lines = [line for _, line in rounds]
     best = best_round(lines, config.objective, config.least_followed)
     numbers = {

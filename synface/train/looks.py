@@ -54,6 +54,7 @@ def look(
     inquiry_nd: np.ndarray,
     seed: int,
     device: str,
+    settings: SamplerSettings = SETTINGS,
 ) -> Look:
     """Sample every inquiry at every m and embed what came out.
 
@@ -64,13 +65,14 @@ def look(
         inquiry_nd: unit embeddings.
         seed: of the noise; row i always has the same.
         device: a torch device.
+        settings: of the sampler.
     """
     count, columns = len(inquiry_nd), len(GRID)
     embedding = np.repeat(inquiry_nd, columns, 0)
     m = np.tile(np.array(GRID, np.float32), count)
     keys = [("look", row) for row in range(count) for _ in GRID]
-    samples = sampling.sample(denoiser, embedding, m, seed, keys, SETTINGS, device=device)
-    images = sampling.to_images(samples, autoencoder, SETTINGS.micro_batch, device)
+    samples = sampling.sample(denoiser, embedding, m, seed, keys, settings, device=device)
+    images = sampling.to_images(samples, autoencoder, settings.micro_batch, device)
     found = embedder.embed(images)
     realised = np.einsum("nd,nd->n", found, embedding).reshape(count, columns)
     wrong = dial.mislabelled(found, np.repeat(np.arange(count), columns), inquiry_nd).reshape(count, columns)
