@@ -123,13 +123,14 @@ def _cpu_flags() -> str:
 def _embedded() -> list[dict[str, Any]]:
     """The weights and assets that ship inside the package, loaded and checked."""
     from synface.models import heads
-    from synface.models.weights import PRETRAINED, read_config
+    from synface.models.weights import PRETRAINED, read_config, read_stated
 
     rows = []
     for name in PRETRAINED:
-        row: dict[str, Any] = {"name": name, "kind": "recognizer weights"}
+        row: dict[str, Any] = {"name": name, "kind": "weights"}
         try:
-            config = read_config(name)
+            config = read_config(name, read_stated(name).kind)
+            row["kind"] = f"{config.kind} weights"
             row |= {"ok": True, "sha256": config.sha256, "licence": config.licence}
         except SynfaceError as error:
             row |= {"ok": False, "error": str(error)}

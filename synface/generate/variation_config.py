@@ -114,7 +114,9 @@ class SamplerOptions(Settings):
 class CemifaceOptions(Settings):
     """Options of the generator ``cemiface``."""
 
-    weights: InputUri | None = Field(default=None, description="folder or URI of `train generator` or `calibrate`")
+    weights: InputUri | None = Field(
+        default=None, description="folder or URI of `train generator` or `calibrate`; default: cemiface-tiny"
+    )
     sampler: SamplerOptions = SamplerOptions()
     inquiries_below: float | Literal["threshold"] | None = Field(
         default=None,

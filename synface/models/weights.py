@@ -30,9 +30,9 @@ STORED_DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16":
 #: how many differing keys an error lists
 SHOWN_KEYS = 5
 
-#: built-in name -> folder of package data
+#: built-in name -> folder of package data: a recognizer and a generator for its embeddings
 PRETRAINED: dict[str, Path] = {
-    "heads-fr-tiny": Path(__file__).parent / "pretrained" / "heads-fr-tiny",
+    name: Path(__file__).parent / "pretrained" / name for name in ("heads-fr-tiny", "cemiface-tiny")
 }
 
 NORMALISATION = {"mean": crops.PIXEL_MEAN, "scale": crops.PIXEL_SCALE}
@@ -89,18 +89,26 @@ def locate(name_or_uri: str) -> str:
     return name_or_uri
 
 
+def read_stated(name_or_uri: str) -> WeightsConfig:
+    """What ``config.json`` states, of whatever kind and unchecked.
+
+    Raises:
+        InputError: not found, not JSON, a missing or unknown field.
+    """
+    place = uris.join(locate(name_or_uri), CONFIG_FILE)
+    try:
+        return WeightsConfig(**json.loads(uris.read_bytes(place)))
+    except (ValueError, TypeError) as error:
+        raise InputError(f"{place}: not a weights configuration ({error})") from error
+
+
 def read_config(name_or_uri: str, kind: str = "recognizer") -> WeightsConfig:
     """The stated conventions of weights of one kind, each checked.
 
     Raises:
-        InputError: not found, not JSON, a missing or unknown field, or a convention that synface does not use.
+        InputError: as `read_stated`, or a convention that synface does not use.
     """
-    place = uris.join(locate(name_or_uri), CONFIG_FILE)
-    text = uris.read_bytes(place)
-    try:
-        config = WeightsConfig(**json.loads(text))
-    except (ValueError, TypeError) as error:
-        raise InputError(f"{place}: not a weights configuration ({error})") from error
+    place, config = uris.join(locate(name_or_uri), CONFIG_FILE), read_stated(name_or_uri)
     expected = {
         "kind": kind,
         "format_version": FORMAT_VERSION,

@@ -25,6 +25,8 @@ VERSION = "1"
 #: measured on one core at the tiny size, 10 steps, no guidance, rounded down (benchmarks/)
 IMAGES_PER_MINUTE = 512
 FIELD = "cemiface.weights"
+#: where none are given
+DEFAULT_WEIGHTS = "cemiface-tiny"
 
 
 class CemifaceGenerator:
@@ -162,9 +164,7 @@ class CemifaceGenerator:
 
 
 def _name(config: GenerateConfig) -> str:
-    if config.cemiface.weights is None:
-        raise InputError("generator cemiface: give cemiface.weights, made by `synface train generator` or `calibrate`")
-    return config.cemiface.weights
+    return config.cemiface.weights or DEFAULT_WEIGHTS
 
 
 def _stated(config: GenerateConfig) -> weights.WeightsConfig:
