@@ -7,7 +7,7 @@ from importlib.metadata import version
 import ray
 
 from synface.core.errors import InputError
-from synface.ops import demand, signals
+from synface.ops import demand, runs, signals
 from synface.store.uri import absolute, is_local
 
 #: local clusters need little: images pass through in small blocks
@@ -19,6 +19,7 @@ SHARED_PATHS_VARIABLE = "SYNFACE_SHARED_PATHS"
 def connect(num_cpus: int | None = None) -> None:
     """Join the cluster of ``RAY_ADDRESS`` (set inside a submitted job), else start a local one; idempotent."""
     if ray.is_initialized():
+        runs.publish()
         return
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.2")
@@ -34,6 +35,7 @@ def connect(num_cpus: int | None = None) -> None:
             include_dashboard=False,
             **quiet,
         )
+    runs.publish()
     if signals.listening():
         signals.listen()  # ray.init put a handler of its own in place
 
