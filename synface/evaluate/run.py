@@ -12,6 +12,7 @@ from synface.evaluate import heads_benchmark as hb
 from synface.evaluate.config import EvaluateConfig
 from synface.evaluate.verification import Measured, Protocol, measure
 from synface.models import weights
+from synface.ops import cost
 from synface.ops.cluster import versions
 from synface.ops.progress import Progress, say
 from synface.store import artifact, tables
@@ -45,7 +46,28 @@ def plan(config: EvaluateConfig) -> dict[str, Any]:
         "image_size": size,
         "benchmarks": rows,
         "forward_passes": 2 * sum(row["images"] for row in rows.values()),
+        "estimate": estimate(config, sum(row["images"] for row in rows.values())),
     }
+
+
+def estimate(config: EvaluateConfig, pictures: int) -> dict[str, Any]:
+    """Hours of the forward passes, of each picture and its mirror image (`ops.cost`); rendering left out."""
+    gpu = config.numerics.device == "cuda"
+    cpus, gpus = (0.0, 1.0) if gpu else (float(config.numerics.threads), 0.0)
+    rate = cost.rate_of(config.how.rate)
+    return cost.estimate(
+        2 * pictures, "forward passes", rate, cpus, gpus, cost.Traffic(put=3), workers=config.how.actors
+    )
+
+
+def pictures_of(config: EvaluateConfig) -> int:
+    """Pictures of all benchmarks, before any weights are known."""
+    return sum(
+        len(read_pack(spec.uri).encoded)
+        if spec.uri is not None
+        else hb.IDENTITIES * hb.PICTURES * len(sources.needed_stresses(spec.protocols))
+        for spec in catalog.parse_all(config.benchmarks)
+    )
 
 
 def run(config: EvaluateConfig) -> dict[str, Any]:

@@ -61,6 +61,12 @@ class GenerateHow(How):
         default=None, gt=0, description="stop cleanly when so much is spent, in the unit of cost_per_hour"
     )
     cost_per_hour: float | None = Field(default=None, gt=0, description="price of one node for an hour")
+    rate: float | None = Field(
+        default=None, gt=0, description="images a second of one actor, as you measured it: for --dry-run's estimate"
+    )
+    bytes_per_image: float | None = Field(
+        default=None, gt=0, description="of the encoded image, as you measured it: for --dry-run's estimate"
+    )
     append: bool = Field(
         default=False,
         description="add identities or samples to the finished table that stands at output, as its next version",

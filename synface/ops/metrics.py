@@ -41,6 +41,7 @@ GAUGES = {
     WORK_ASKED: "units of the stage's progress line in all",
 }
 
+
 def add(name: str, stage: str, amount: float = 1) -> None:
     """Count; nothing happens where no Ray runs."""
     if amount > 0 and ray.is_initialized():

@@ -47,6 +47,11 @@ class PackHow(How):
     checkpoint_passes: int = Field(default=25, ge=1, description="lse: passes between checkpoints at the output")
     exchange_timeout: float = Field(default=300.0, gt=0, description="seconds after which a silent worker is lost")
     restarts: int = Field(default=8, ge=0, description="times in a row that lost workers are replaced")
+    rate: float | None = Field(
+        default=None,
+        gt=0,
+        description="operations a second of one worker, as you measured it: for --dry-run",
+    )
 
 
 class PackConfig(StageConfig):

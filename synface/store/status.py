@@ -12,7 +12,7 @@ from synface.store import uri as uris
 
 
 def status(uri: str) -> dict[str, Any]:
-    """State, shards and rows done and by which runs, failed images, runs under way; if unfinished, rate and time to go.
+    """State, shards and rows done, by which runs, failed images, who runs now; if unfinished, rate and time to go.
 
     The rate comes from the ledger files' times of the last run: from the first to the last of them.
     """

@@ -144,6 +144,9 @@ class WorkersHow(How):
     decode_threads: int = Field(default=2, ge=1, le=64)
     prefetch: int = Field(default=2, ge=0, le=64, description="batches made ahead of the training thread; 0: none")
     log_every: int = Field(default=50, ge=1, description="steps between TensorBoard points")
+    rate: float | None = Field(
+        default=None, gt=0, description="images a second of one worker, as you measured it: for --dry-run's estimate"
+    )
 
 
 class TrainHow(WorkersHow):

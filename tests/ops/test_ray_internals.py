@@ -49,7 +49,5 @@ def test_the_clusters_ray_lies_in_the_range_of_the_package():
     pinned = re.search(r"ARG RAY_VERSION=(\S+)", (root / "Dockerfile").read_text())
     allowed = re.search(r'"ray\[data,train,tune\]>=([\d.]+),<([\d.]+)"', (root / "pyproject.toml").read_text())
     assert pinned and allowed
-    low, version, high = (
-        tuple(map(int, t.split("."))) for t in (allowed.group(1), pinned.group(1), allowed.group(2))
-    )
+    low, version, high = (tuple(map(int, t.split("."))) for t in (allowed.group(1), pinned.group(1), allowed.group(2)))
     assert low <= version < high

@@ -87,7 +87,12 @@ def test_each_process_has_its_own_id_unless_one_is_given():
 
 @pytest.mark.parametrize(
     ("name", "value"),
-    [(runs.RUN_VARIABLE, "a b"), (runs.RUN_VARIABLE, "x" * 65), (runs.RUN_VARIABLE, "\u00e9"), (runs.LOG_VARIABLE, "xml")],
+    [
+        (runs.RUN_VARIABLE, "a b"),
+        (runs.RUN_VARIABLE, "x" * 65),
+        (runs.RUN_VARIABLE, "\u00e9"),
+        (runs.LOG_VARIABLE, "xml"),
+    ],
 )
 def test_variables_that_cannot_be_used_are_refused(monkeypatch, name, value):
     monkeypatch.setenv(name, value)
