@@ -39,8 +39,8 @@ def counted(tmp_path, monkeypatch, name, identities):
         patch.setattr(distributed.cluster, "check_output_reachable", lambda output: None)
         patch.setattr(demand, "nodes", list)
         config = GenerateConfig(
-            output=str(tmp_path / name), num_identities=identities, images_per_identity=1, images_per_shard=1,
-            image_size=32,
+            output=str(tmp_path / name), num_identities=identities, domain="heads-digi", images_per_identity=1,
+            images_per_shard=1, image_size=32,
         )  # fmt: skip
         result = generate_run.run(config)
     return calls, result
