@@ -83,8 +83,8 @@ def check_address(address: str, patience: float = REACH_SECONDS) -> None:
         except OSError as error:
             if time.monotonic() + 0.5 >= deadline:
                 raise InputError(
-                    f"RAY_ADDRESS = {address}: nobody answers there ({error}; waited {patience:.0f} s). Is the head up "
-                    "(`ray status` on it), and this machine inside its network? Jobs are sent with `ray job submit`"
+                    f"RAY_ADDRESS = {address}: nobody answers there ({error}; waited {patience:.0f} s). Is the head "
+                    "up (`ray status` on it), and this machine inside its network? Jobs are sent with `ray job submit`"
                 ) from error
             time.sleep(0.5)
 
@@ -100,8 +100,8 @@ def explained(address: str, error: Exception) -> SynfaceError:
     if address:
         return InputError(f"RAY_ADDRESS = {address}: the cluster cannot be joined: {type(error).__name__}: {text}")
     return SynfaceError(
-        f"Ray did not start on this machine: {type(error).__name__}: {text}. It gives its processes half a minute: on an "
-        "overloaded machine try again; else read /tmp/ray/session_latest/logs"
+        f"Ray did not start on this machine: {type(error).__name__}: {text}. It gives its processes half a minute: on "
+        "an overloaded machine try again; else read /tmp/ray/session_latest/logs"
     )
 
 
