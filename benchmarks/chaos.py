@@ -9,10 +9,11 @@ starts a driver that has ended before its work with the same command. A recipe t
 elsewhere until there were enough kills. Then every file is compared with the calm run's, and every row is counted.
 
 One JSON line: kills and what they hit, seconds lost, rows lost, rows twice, files that differ. Exit code 1 if a row
-is lost or twice, or a file differs; a training may differ by `--spread` of its accuracy where it is not bitwise.
+is lost or twice, a file differs, or a driver hung; a training that is not bitwise may differ by `--spread` in accuracy.
 """
 
 import argparse
+import contextlib
 import hashlib
 import json
 import os
@@ -38,7 +39,7 @@ MARKERS = ("/_synface/ledger/", "/_synface/parts/", "/_synface/checkpoint/", "/_
 TRAINED = ("/recognizer/", "/evaluation/")
 #: starts in a row without anything new in the store
 HOPELESS_STARTS = 8
-POLL_SECONDS = 0.1
+POLL_SECONDS = 0.25
 
 
 @dataclass
@@ -47,6 +48,7 @@ class Rough:
 
     seconds: float = 0.0
     starts: int = 0
+    hung: int = 0
     kills: list[str] = field(default_factory=list)
     exit_codes: list[int] = field(default_factory=list)
 
@@ -99,11 +101,11 @@ def victims(processes: list[psutil.Process]) -> list[tuple[str, psutil.Process]]
 
 def marker(output: Path) -> frozenset[str]:
     """Names of what stands in the store and will not be done again."""
-    paths = (f"/{p.relative_to(output)}" for p in output.rglob("*") if p.is_file() and not p.name.endswith(".tmp"))
-    return frozenset(p for p in paths if any(m in p for m in MARKERS))
+    found = (f"/{Path(folder, name).relative_to(output)}" for folder, _, names in os.walk(output) for name in names)
+    return frozenset(p for p in found if any(m in p for m in MARKERS) and not p.endswith(".tmp"))
 
 
-def run_rough(recipe: str, output: Path, kills: int, rng: random.Random) -> Rough:
+def run_rough(recipe: str, output: Path, kills: int, rng: random.Random, patience: float) -> Rough:
     """The recipe to its end, killed up to so many times on its way.
 
     Raises:
@@ -111,35 +113,55 @@ def run_rough(recipe: str, output: Path, kills: int, rng: random.Random) -> Roug
     """
     found, seen, fruitless = Rough(), frozenset(), 0
     began = time.monotonic()
-    known: dict[int, psutil.Process] = {}
     while True:
+        before = seen
         driver = start(recipe, output)
         found.starts += 1
-        before = seen
-        try:
-            while driver.poll() is None:
-                time.sleep(POLL_SECONDS)
-                known |= {p.pid: p for p in tree(driver)}
-                now = marker(output) if output.exists() else seen
-                if now - seen and len(found.kills) < kills:
-                    choice = victims(tree(driver))
-                    if not choice:
-                        continue
-                    name, process = rng.choice(choice)
-                    process.kill()
-                    found.kills.append(name)
-                    seen = seen | now
-        finally:
-            end(list(known.values()))
-            known.clear()
+        seen = disturb(driver, output, seen, kills, rng, patience, found)
         found.exit_codes.append(int(driver.returncode))
         if driver.returncode == 0:
             found.seconds = time.monotonic() - began
             return found
-        seen = seen | marker(output) if output.exists() else seen
         fruitless = 0 if seen - before else fruitless + 1
         if fruitless >= HOPELESS_STARTS:
             sys.exit(f"chaos: {HOPELESS_STARTS} starts in a row came to nothing; see {output}.log")
+
+
+def disturb(
+    driver: psutil.Popen,
+    output: Path,
+    seen: frozenset[str],
+    kills: int,
+    rng: random.Random,
+    patience: float,
+    found: Rough,
+) -> frozenset[str]:
+    """One start to its end, with a kill for each step forward; what stands afterwards. Nothing of it is left running."""
+    known: dict[int, psutil.Process] = {}
+    heard = time.monotonic()
+    try:
+        while driver.poll() is None:
+            time.sleep(POLL_SECONDS)
+            processes = tree(driver)
+            known |= {p.pid: p for p in processes}
+            now = marker(output)
+            choice = victims(processes)
+            if now <= seen:
+                if time.monotonic() - heard > patience:
+                    found.hung += 1
+                    driver.kill()
+                    break
+                continue
+            heard, seen = time.monotonic(), seen | now
+            if choice and len(found.kills) < kills:
+                name, process = rng.choice(choice)
+                with contextlib.suppress(psutil.NoSuchProcess):  # it has just ended by itself
+                    process.kill()
+                    found.kills.append(name)
+    finally:
+        end([driver, *known.values()])
+    driver.wait()
+    return seen | marker(output)
 
 
 def digests(root: Path) -> dict[str, str]:
@@ -198,6 +220,7 @@ def main() -> int:
     parser.add_argument("--kills", type=int, default=20)
     parser.add_argument("--spread", type=float, default=0.0, help="of the accuracy, between training seeds; 0: equal")
     parser.add_argument("--seed", type=int, default=0, help="of the choice of victims")
+    parser.add_argument("--patience", type=float, default=1800, help="seconds without anything new: the driver hangs")
     args = parser.parse_args()
     if args.kills < 1 or not (ROOT / "jobs" / "configs" / f"{args.recipe}.yaml").is_file():
         parser.error("at least one kill, of a recipe in jobs/configs")
@@ -205,7 +228,7 @@ def main() -> int:
     output.mkdir(parents=True, exist_ok=True)
     calm, times = output / "calm", output / "calm.json"
     if not times.exists():
-        found = run_rough(args.recipe, calm, 0, rng)
+        found = run_rough(args.recipe, calm, 0, rng, args.patience)
         times.write_text(json.dumps(asdict(found)))
     calm_seconds = json.loads(times.read_text())["seconds"]
     runs: list[dict[str, Any]] = []
@@ -213,7 +236,7 @@ def main() -> int:
     stamp = time.strftime("%Y%m%d-%H%M%S", time.gmtime())
     while kills.total() < args.kills:
         place = output / f"rough-{stamp}-{len(runs)}"
-        found = run_rough(args.recipe, place, args.kills - kills.total(), rng)
+        found = run_rough(args.recipe, place, args.kills - kills.total(), rng, args.patience)
         if not found.kills:
             sys.exit("chaos: the run ended without a kill: nothing was seen in the store")
         kills.update(found.kills)
@@ -226,9 +249,10 @@ def main() -> int:
         "killed": dict(sorted(kills.items())),
         "calm_seconds": round(calm_seconds, 1),
         "seconds_lost": round(sum(r["seconds_lost"] for r in runs), 1),
+        "hung": sum(r["hung"] for r in runs),
         "rows_lost": sum(r["rows_lost"] for r in runs),
         "rows_twice": sum(r["rows_twice"] for r in runs),
-        "whole": all(r["whole"] for r in runs),
+        "whole": all(r["whole"] and not r["hung"] for r in runs),
         "runs": runs,
     }
     write_result(f"chaos_{args.recipe}", result)
