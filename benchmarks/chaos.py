@@ -9,7 +9,7 @@ starts a driver that has ended before its work with the same command. A recipe t
 elsewhere until there were enough kills. Then every file is compared with the calm run's, and every row is counted.
 
 One JSON line: kills and what they hit, seconds lost, rows lost, rows twice, files that differ. Exit code 1 if a row
-is lost or twice, a file differs, or a driver hung; a training that is not bitwise may differ by `--spread` in accuracy.
+is lost or twice, a file differs, or a driver hung; a training that is not bitwise may differ by `--spread`.
 """
 
 import argparse
@@ -136,7 +136,7 @@ def disturb(
     patience: float,
     found: Rough,
 ) -> frozenset[str]:
-    """One start to its end, with a kill for each step forward; what stands afterwards. Nothing of it is left running."""
+    """One start to its end, with a kill for each step forward; what stands afterwards. No process is left."""
     known: dict[int, psutil.Process] = {}
     heard = time.monotonic()
     try:
