@@ -41,7 +41,7 @@ test-slow: $(VENV)/.dev .venv-swift/.done
 	$(BIN)/python -m pytest -q -m "slow and not soak" --timeout=1500 --durations=10
 
 # the tests that touch Ray, on another version of it: make test-ray RAY=2.61.0 (docs/operations.md, Upgrading Ray)
-test-ray:
+test-ray: .venv-swift/.done
 	test -n "$(RAY)" || { echo "say which: make test-ray RAY=2.61.0" >&2; exit 2; }
 	test -x .venv-ray-$(RAY)/bin/python || $(PYTHON) -m venv .venv-ray-$(RAY)
 	.venv-ray-$(RAY)/bin/pip install --quiet $(TORCH)

@@ -1,5 +1,6 @@
 """Joining or starting Ray: the only caller of ray.init."""
 
+import itertools
 import logging
 import os
 import socket
@@ -16,6 +17,7 @@ from synface.store.uri import absolute, is_local
 LOCAL_OBJECT_STORE_BYTES = 512 << 20
 #: folders that every node of the cluster mounts at the same place
 SHARED_PATHS_VARIABLE = "SYNFACE_SHARED_PATHS"
+LOOPBACK = ("localhost", "127.0.0.1", "::1")
 #: seconds that a cluster has to answer before its address is refused
 REACH_SECONDS = 15.0
 
@@ -74,11 +76,13 @@ def check_address(address: str, patience: float = REACH_SECONDS) -> None:
         return
     if not port.isdecimal() or not 0 < int(port) < 2**16:
         raise InputError(f"RAY_ADDRESS = {address}: expected host:port, for example 10.0.0.1:6379")
+    # Ray takes a loopback name for this node's address
+    hosts = [host.strip("[]"), *([ray.util.get_node_ip_address()] if host in LOOPBACK else [])]
     deadline = time.monotonic() + patience
-    while True:
+    for place in itertools.cycle(hosts):
         try:
-            left = max(deadline - time.monotonic(), 0.1)
-            with socket.create_connection((host.strip("[]"), int(port)), timeout=left):
+            left = max((deadline - time.monotonic()) / len(hosts), 0.1)
+            with socket.create_connection((place, int(port)), timeout=left):
                 return
         except OSError as error:
             if time.monotonic() + 0.5 >= deadline:

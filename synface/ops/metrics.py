@@ -45,7 +45,7 @@ GAUGES = {
 def add(name: str, stage: str, amount: float = 1) -> None:
     """Count; nothing happens where no Ray runs."""
     if amount > 0 and ray.is_initialized():
-        _counter(name).inc(amount, _labels(stage))
+        _counter(name).inc(float(amount), _labels(stage))
 
 
 def show(name: str, stage: str, value: float) -> None:
