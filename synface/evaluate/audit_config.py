@@ -12,6 +12,9 @@ class AuditHow(How):
     """What decides only the speed of an audit."""
 
     actors: int | None = Field(default=None, ge=1, description="embedding actors; default: all CPUs or GPUs")
+    rate: float | None = Field(
+        default=None, gt=0, description="images a second of one actor, as you measured it: for --dry-run's estimate"
+    )
 
 
 class AuditConfig(StageConfig):

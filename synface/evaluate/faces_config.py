@@ -15,6 +15,9 @@ class FacesHow(How):
     """What decides only the speed of an evaluation."""
 
     actors: int | None = Field(default=None, ge=1, description="embedding actors; default: all CPUs or GPUs")
+    rate: float | None = Field(
+        default=None, gt=0, description="images a second of one actor, as you measured it: for --dry-run's estimate"
+    )
 
 
 class FacesConfig(StageConfig):

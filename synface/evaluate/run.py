@@ -7,7 +7,17 @@ from typing import Any
 import pyarrow as pa
 
 from synface.core.errors import InputError
-from synface.evaluate import catalog, distributed, face_folder, groups, outcome, published, rendered, sources
+from synface.evaluate import (
+    catalog,
+    distributed,
+    estimates,
+    face_folder,
+    groups,
+    outcome,
+    published,
+    rendered,
+    sources,
+)
 from synface.evaluate import heads_benchmark as hb
 from synface.evaluate.config import EvaluateConfig
 from synface.evaluate.verification import Measured, Protocol, measure
@@ -46,18 +56,8 @@ def plan(config: EvaluateConfig) -> dict[str, Any]:
         "image_size": size,
         "benchmarks": rows,
         "forward_passes": 2 * sum(row["images"] for row in rows.values()),
-        "estimate": estimate(config, sum(row["images"] for row in rows.values())),
+        "estimate": estimates.estimate(config, sum(row["images"] for row in rows.values()), cost.Traffic(), flip=True),
     }
-
-
-def estimate(config: EvaluateConfig, pictures: int) -> dict[str, Any]:
-    """Hours of the forward passes, of each picture and its mirror image (`ops.cost`); rendering left out."""
-    gpu = config.numerics.device == "cuda"
-    cpus, gpus = (0.0, 1.0) if gpu else (float(config.numerics.threads), 0.0)
-    rate = cost.rate_of(config.how.rate)
-    return cost.estimate(
-        2 * pictures, "forward passes", rate, cpus, gpus, cost.Traffic(put=3), workers=config.how.actors
-    )
 
 
 def pictures_of(config: EvaluateConfig) -> int:

@@ -6,6 +6,7 @@ from typing import Any
 from synface.core.errors import SynfaceError
 from synface.embed import run as embed_run
 from synface.embed.config import EmbedConfig
+from synface.evaluate import estimates as evaluate_estimates
 from synface.evaluate import run as evaluate_run
 from synface.evaluate.config import EvaluateConfig
 from synface.generate import run as generate_run
@@ -77,7 +78,7 @@ def _stage(config: StageConfig, sizes: Sizes) -> dict[str, Any]:
     if isinstance(config, TrainRecognizerConfig | StepsConfig):
         return _train(config, sizes)
     if isinstance(config, EvaluateConfig):
-        return evaluate_run.estimate(config, evaluate_run.pictures_of(config))
+        return evaluate_estimates.estimate(config, evaluate_run.pictures_of(config), cost.Traffic(), flip=True)
     raise SynfaceError(f"no formula for {config.verb}")
 
 
