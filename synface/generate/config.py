@@ -6,7 +6,7 @@ from pydantic import Field, model_validator
 
 from synface.generate.scoring_config import Scoring
 from synface.generate.variation_config import CemifaceOptions, Variation
-from synface.settings import How, InputUri, Numerics, Settings, StageConfig
+from synface.settings import How, InputUri, MeasuredRate, Numerics, Settings, StageConfig
 
 
 class HeadsOptions(Settings):
@@ -61,9 +61,7 @@ class GenerateHow(How):
         default=None, gt=0, description="stop cleanly when so much is spent, in the unit of cost_per_hour"
     )
     cost_per_hour: float | None = Field(default=None, gt=0, description="price of one node for an hour")
-    rate: float | None = Field(
-        default=None, gt=0, description="images a second of one actor, as you measured it: for --dry-run's estimate"
-    )
+    rate: MeasuredRate = None
     bytes_per_image: float | None = Field(
         default=None, gt=0, description="of the encoded image, as you measured it: for --dry-run's estimate"
     )
