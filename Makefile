@@ -6,7 +6,11 @@ OUTPUT ?= runs/quickstart
 VENV   := .venv
 BIN    := $(VENV)/bin
 
-.PHONY: quickstart test test-slow soak lint format venv venv-dev clean-venv
+#: what breaks when Ray changes
+RAY_TESTS := tests/ops tests/distributed tests/generate tests/pack/test_distributed.py tests/embed \
+             tests/train/test_run.py tests/train/test_two_processes.py tests/flows/test_sweep_tune.py tests/e2e
+
+.PHONY: quickstart test test-slow test-ray soak lint format venv venv-dev clean-venv
 
 $(VENV)/.run: pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -35,6 +39,15 @@ test: $(VENV)/.dev
 
 test-slow: $(VENV)/.dev .venv-swift/.done
 	$(BIN)/python -m pytest -q -m "slow and not soak" --timeout=1500 --durations=10
+
+# the tests that touch Ray, on another version of it: make test-ray RAY=2.61.0 (docs/operations.md, Upgrading Ray)
+test-ray: .venv-swift/.done
+	test -n "$(RAY)" || { echo "say which: make test-ray RAY=2.61.0" >&2; exit 2; }
+	test -x .venv-ray-$(RAY)/bin/python || $(PYTHON) -m venv .venv-ray-$(RAY)
+	.venv-ray-$(RAY)/bin/pip install --quiet $(TORCH)
+	.venv-ray-$(RAY)/bin/pip install --quiet -r tools/dev-requirements.txt -e ".[report]"
+	.venv-ray-$(RAY)/bin/pip install --quiet "ray[default,data,train,tune]==$(RAY)"
+	.venv-ray-$(RAY)/bin/python -m pytest -q -m "not soak" --timeout=1500 --durations=10 $(RAY_TESTS)
 
 soak: $(VENV)/.dev
 	$(BIN)/python -m pytest -q -m soak --timeout=0

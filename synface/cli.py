@@ -7,7 +7,6 @@ input, 3 finished in part. Stages are imported only when their verb runs, so tha
 
 import importlib
 import json
-import logging
 import os
 import sys
 import time
@@ -16,6 +15,7 @@ from typing import Any
 
 from synface import __version__
 from synface.core.errors import InputError, SynfaceError
+from synface.ops import runs
 
 #: verb -> (module of its config, config class, module with plan(config) and run(config))
 STAGES = {
@@ -110,15 +110,14 @@ def main(arguments: list[str] | None = None) -> int:
     if argv[0] in ("-V", "--version"):
         print(f"synface {__version__}")
         return 0
-    logging.basicConfig(
-        stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
-    )
+    runs.log_to_stderr()
     os.environ.setdefault("RAY_SCHEDULER_EVENTS", "0")  # Ray reads it at import; its lines go to stdout
     verb, rest = _verb(argv)
     started = time.monotonic()
     ray_was_up = _ray_is_up()
     output: str | None = None
     try:
+        runs.check_environment()
         if verb in STAGES:
             result, output = _run_stage(verb, rest)
             if result is None:
@@ -127,15 +126,15 @@ def main(arguments: list[str] | None = None) -> int:
             result = _run_tool(verb, rest)
         code = int(result.pop("exit_code", 0))
     except SynfaceError as error:
-        print(f"synface {verb}: {error}", file=sys.stderr)
+        runs.say(f"synface {verb}: {error}", "ERROR")
         output = getattr(error, "output", None)
         result, code = {"error": str(error), **getattr(error, "numbers", {})}, error.exit_code
     except KeyboardInterrupt:
-        print(f"synface {verb}: interrupted; the same command continues", file=sys.stderr)
+        runs.say(f"synface {verb}: interrupted; the same command continues", "ERROR")
         result, code = {"error": "interrupted"}, 1
     except Exception as error:
-        traceback.print_exc()
-        print(f"synface {verb}: failed: {error}", file=sys.stderr)
+        runs.say(traceback.format_exc().rstrip(), "ERROR")
+        runs.say(f"synface {verb}: failed: {error}", "ERROR")
         output = getattr(error, "output", None)
         result, code = {"error": f"{type(error).__name__}: {error}"}, 1
     if not ray_was_up and _ray_is_up():
@@ -269,7 +268,8 @@ def _field_lines(model: Any, prefix: str) -> list[str]:
 
 def _finish(verb: str, result: dict[str, Any], code: int, output: str | None, seconds: float) -> None:
     """Print the result line; write it beside the output where there is one."""
-    line = {**result, "verb": verb.replace("_", " "), "exit_code": code, "seconds": round(seconds, 3)}
+    line = {**result, "verb": verb.replace("_", " "), "run": runs.run_id(), "exit_code": code}
+    line["seconds"] = round(seconds, 3)
     text = json.dumps(line, allow_nan=False, default=str)
     if output is not None:
         from synface.store import uri as uris
@@ -277,7 +277,7 @@ def _finish(verb: str, result: dict[str, Any], code: int, output: str | None, se
         try:
             uris.write_bytes(uris.join(output, "_synface", f"result-{verb}.json"), (text + "\n").encode())
         except Exception as error:
-            print(f"synface {verb}: result file not written: {error}", file=sys.stderr)
+            runs.say(f"synface {verb}: result file not written: {error}", "ERROR")
     print(text, flush=True)
 
 

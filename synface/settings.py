@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Annotated, Any, ClassVar, TypeVar
 
 import yaml
-from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from synface.core.errors import InputError
 
@@ -28,6 +28,15 @@ class _InputMarker:
 
 
 InputUri = Annotated[str, _InputMarker()]
+
+#: of a stage's `how`; None: unknown
+MeasuredRate = Annotated[
+    float | None,
+    Field(
+        gt=0,
+        description="images (pack: operations) a second of one actor or worker, as you measured it: for --dry-run",
+    ),
+]
 
 
 class Settings(BaseModel):

@@ -5,6 +5,8 @@ import subprocess
 
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.2")
+# a test and the processes that it starts are one run: ledgers, which name it, can then be compared byte by byte
+os.environ.setdefault("SYNFACE_RUN_ID", "tests")
 
 import sys
 from pathlib import Path

@@ -4,7 +4,7 @@ from typing import ClassVar, Literal
 
 from pydantic import Field
 
-from synface.settings import How, InputUri, Numerics, StageConfig
+from synface.settings import How, InputUri, MeasuredRate, Numerics, StageConfig
 
 
 class EmbedNumerics(Numerics):
@@ -21,6 +21,7 @@ class EmbedHow(How):
     actors: int | None = Field(default=None, ge=1, description="default: as many as there are CPUs or GPUs for")
     gpus_per_actor: float = Field(default=1.0, gt=0, description="with device cuda; may be a fraction")
     restarts: int = Field(default=8, ge=-1, description="times that a dead actor is started again; -1: always")
+    rate: MeasuredRate = None
 
 
 class EmbedConfig(StageConfig):

@@ -12,7 +12,7 @@ from synface.core.errors import SynfaceError
 from synface.embed.config import EmbedConfig
 from synface.embed.sources import Part, Picture, decode_all, read_part
 from synface.models.embedding import Embedder
-from synface.ops import cluster
+from synface.ops import cluster, demand
 
 #: pictures that are decoded at a time
 CHUNK = 512
@@ -68,8 +68,8 @@ def embed_parts(config: EmbedConfig, weights: str, parts: dict[int, Part]) -> It
     gpu = numerics.device == "cuda"
     have = ray.cluster_resources()
     cpus = min(float(numerics.threads), have.get("CPU", 1.0))
-    available = int(have.get("GPU", 0) / how.gpus_per_actor) if gpu else int(have.get("CPU", 1) / cpus)
-    count = max(1, min(how.actors or available, len(parts)))
+    bundle = {"GPU": how.gpus_per_actor} if gpu else {"CPU": cpus}
+    count = demand.pool("embed: one actor", bundle, how.actors, len(parts))
     options: dict = {"num_gpus": how.gpus_per_actor, "num_cpus": 0} if gpu else {"num_cpus": cpus}
     actor_class = ray.remote(EmbedWorker).options(max_restarts=how.restarts, max_task_retries=how.restarts, **options)
     actors = [

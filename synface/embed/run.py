@@ -12,6 +12,7 @@ from synface.embed import distributed, means, sources
 from synface.embed.config import EmbedConfig
 from synface.embed.distributed import Embedded
 from synface.models import weights
+from synface.ops import cost
 from synface.ops.cluster import versions
 from synface.ops.progress import Progress
 from synface.store import artifact, tables
@@ -31,7 +32,27 @@ def plan(config: EmbedConfig) -> dict[str, Any]:
         "image_size": recognizer.input_size,
         "embedding_dim": recognizer.embedding_dim,
         "weights_sha256": recognizer.sha256,
+        "estimate": estimate(config, source_table(source), recognizer.embedding_dim),
     }
+
+
+def source_table(source: sources.Source) -> cost.Table:
+    """What is read; the bytes of a plain folder are unknown before."""
+    sizes = [part.entry.bytes for part in source.parts if part.entry is not None]
+    return cost.Table(source.images, len(source.parts), sum(sizes) if len(sizes) == len(source.parts) else None)
+
+
+def estimate(config: EmbedConfig, table: cost.Table, dim: int) -> dict[str, Any]:
+    """Hours, requests and bytes of a fresh run (`ops.cost`); each part's embeddings are kept until the end."""
+    gpu = config.numerics.device == "cuda"
+    cpus, gpus = (0.0, config.how.gpus_per_actor) if gpu else (float(config.numerics.threads), 0.0)
+    taken = table.read()
+    kept = cost.written(4 * dim * -(-table.images // table.shards)) * table.shards
+    traffic = None if taken is None else taken + kept + cost.written(4 * dim * table.images)
+    amount = table.images * (2 if config.flip else 1)
+    return cost.estimate(
+        amount, "forward passes", cost.rate_of(config.how.rate), cpus, gpus, traffic, workers=config.how.actors
+    )
 
 
 def run(config: EmbedConfig) -> dict[str, Any]:

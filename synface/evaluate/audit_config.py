@@ -5,13 +5,14 @@ from typing import ClassVar
 from pydantic import Field, model_validator
 
 from synface.evaluate.config import EvaluateNumerics
-from synface.settings import How, InputUri, StageConfig
+from synface.settings import How, InputUri, MeasuredRate, StageConfig
 
 
 class AuditHow(How):
     """What decides only the speed of an audit."""
 
     actors: int | None = Field(default=None, ge=1, description="embedding actors; default: all CPUs or GPUs")
+    rate: MeasuredRate = None
 
 
 class AuditConfig(StageConfig):

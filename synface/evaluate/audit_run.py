@@ -14,9 +14,10 @@ from PIL import Image
 from synface.core import plugins
 from synface.core.errors import InputError
 from synface.core.sphere import nearest_cosine
-from synface.evaluate import audit, distributed, style
+from synface.evaluate import audit, distributed, estimates, style
 from synface.evaluate.audit_config import AuditConfig
 from synface.models import weights
+from synface.ops import cost
 from synface.ops.cluster import versions
 from synface.ops.progress import Progress, say
 from synface.store import artifact, schemas, tables
@@ -50,7 +51,14 @@ def plan(config: AuditConfig) -> dict[str, Any]:
         "images": images,
         "reference_images": reference,
         "pairs": images * (images - 1) // 2 + images * reference,
+        "estimate": estimates.estimate(config, images + reference, _read(config), config.flip),
     }
+
+
+def _read(config: AuditConfig) -> cost.Traffic:
+    uris_read = [config.images, *([config.reference] if config.reference else [])]
+    files = [f for uri in uris_read for f in tables.listed_files(uri)]
+    return cost.read(sum(f.bytes for f in files), len(files))
 
 
 def _rows(uri: str) -> int:

@@ -5,7 +5,7 @@ from typing import ClassVar, Literal
 from pydantic import Field, field_validator, model_validator
 
 from synface.evaluate import catalog
-from synface.settings import How, InputUri, Numerics, StageConfig
+from synface.settings import How, InputUri, MeasuredRate, Numerics, StageConfig
 
 
 class EvaluateNumerics(Numerics):
@@ -20,6 +20,7 @@ class EvaluateHow(How):
     """What decides only the speed of an evaluation."""
 
     actors: int | None = Field(default=None, ge=1, description="embedding actors; default: all CPUs or GPUs")
+    rate: MeasuredRate = None
     cache: str | None = Field(
         default=None, description="folder of rendered benchmarks; default $SYNFACE_CACHE or ~/.cache/synface"
     )

@@ -15,7 +15,7 @@ from synface.core.errors import SynfaceError
 from synface.core.rng import KeyPart
 from synface.models import heads
 from synface.models.embedding import Embedder
-from synface.ops import cluster
+from synface.ops import cluster, demand
 from synface.ops.progress import Progress
 from synface.store import images as image_files
 from synface.store import uri as uris
@@ -123,9 +123,9 @@ class EmbedPool:
     def __init__(self, weights: str, numerics: dict[str, Any], actors: int | None):
         cluster.connect()
         gpu, threads = numerics["device"] == "cuda", numerics["threads"]
-        available = int(ray.cluster_resources().get("GPU", 0)) if gpu else _cpus() // threads
-        count = max(1, min(actors or available, available))
         options = {"num_gpus": 1, "num_cpus": 0} if gpu else {"num_cpus": min(threads, _cpus())}
+        bundle = {"GPU": options.get("num_gpus", 0), "CPU": options["num_cpus"]}
+        count = demand.pool("evaluate: one embedding actor", bundle, actors)
         self._actors = [_EmbedActor.options(**options).remote(weights, **numerics) for _ in range(count)]
 
     def __enter__(self) -> "EmbedPool":

@@ -5,7 +5,7 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import Field
 
 from synface.evaluate.config import EvaluateNumerics
-from synface.settings import How, InputUri, StageConfig
+from synface.settings import How, InputUri, MeasuredRate, StageConfig
 
 Rate = Annotated[float, Field(gt=0, lt=1)]
 Rank = Annotated[int, Field(ge=1)]
@@ -15,6 +15,7 @@ class FacesHow(How):
     """What decides only the speed of an evaluation."""
 
     actors: int | None = Field(default=None, ge=1, description="embedding actors; default: all CPUs or GPUs")
+    rate: MeasuredRate = None
 
 
 class FacesConfig(StageConfig):

@@ -9,7 +9,7 @@ import pyarrow as pa
 
 from synface.core import identification, scores
 from synface.core.errors import InputError
-from synface.evaluate import distributed, face_folder
+from synface.evaluate import distributed, estimates, face_folder
 from synface.evaluate.faces_config import EvaluateIjbConfig
 from synface.evaluate.outcome import ROC_FILE, threshold_column
 from synface.evaluate.templates import TemplateSums, pair_scores
@@ -36,6 +36,7 @@ def plan(config: EvaluateIjbConfig) -> dict[str, Any]:
         "templates": len(np.unique(faces.template_n)),
         "pairs": len(ijb.read_pairs(files)[0]),
         "galleries": len(files.galleries),
+        "estimate": estimates.estimate(config, len(faces.names), None, config.flip),
     }
 
 

@@ -7,11 +7,22 @@ from typing import Any
 import pyarrow as pa
 
 from synface.core.errors import InputError
-from synface.evaluate import catalog, distributed, face_folder, groups, outcome, published, rendered, sources
+from synface.evaluate import (
+    catalog,
+    distributed,
+    estimates,
+    face_folder,
+    groups,
+    outcome,
+    published,
+    rendered,
+    sources,
+)
 from synface.evaluate import heads_benchmark as hb
 from synface.evaluate.config import EvaluateConfig
 from synface.evaluate.verification import Measured, Protocol, measure
 from synface.models import weights
+from synface.ops import cost
 from synface.ops.cluster import versions
 from synface.ops.progress import Progress, say
 from synface.store import artifact, tables
@@ -45,7 +56,18 @@ def plan(config: EvaluateConfig) -> dict[str, Any]:
         "image_size": size,
         "benchmarks": rows,
         "forward_passes": 2 * sum(row["images"] for row in rows.values()),
+        "estimate": estimates.estimate(config, sum(row["images"] for row in rows.values()), cost.Traffic(), flip=True),
     }
+
+
+def pictures_of(config: EvaluateConfig) -> int:
+    """Pictures of all benchmarks, before any weights are known."""
+    return sum(
+        len(read_pack(spec.uri).encoded)
+        if spec.uri is not None
+        else hb.IDENTITIES * hb.PICTURES * len(sources.needed_stresses(spec.protocols))
+        for spec in catalog.parse_all(config.benchmarks)
+    )
 
 
 def run(config: EvaluateConfig) -> dict[str, Any]:

@@ -12,7 +12,7 @@ import numpy as np
 
 from synface.core import identification, scores
 from synface.core.errors import InputError
-from synface.evaluate import distributed, face_folder
+from synface.evaluate import distributed, estimates, face_folder
 from synface.evaluate.faces_config import EvaluateTinyfaceConfig
 from synface.models import weights
 from synface.ops.cluster import versions
@@ -30,7 +30,8 @@ NOBODY = -1
 def plan(config: EvaluateTinyfaceConfig) -> dict[str, Any]:
     """How many images stand in the three folders."""
     names, _ = find_images(config.faces)
-    return {"weights_sha256": weights.read_config(config.weights).sha256, **counts(names)}
+    found = counts(names) | {"estimate": estimates.estimate(config, len(names), None, config.flip)}
+    return {"weights_sha256": weights.read_config(config.weights).sha256, **found}
 
 
 def counts(names: list[str]) -> dict[str, int]:

@@ -36,10 +36,11 @@ STATED = ("max_cosine", "mean_nearest_cosine", "cosine_to_asked_mean", "nearer_t
 
 
 def plan(config: ClosedLoopConfig) -> dict[str, Any]:
-    """How many images would be made; the inputs are read and checked."""
+    """How many images would be made, and what making those of one round takes; the inputs are read and checked."""
     table = _check(config)
-    generate.plan(_images(config, config.identities, config.output))
+    of_a_round = generate.plan(_images(config, config.identities, config.output))["estimate"]
     return {
+        "estimate_of_a_round": of_a_round,
         "identities": table.num_rows,
         "rounds": config.rounds,
         "images": (config.rounds + 1) * table.num_rows * config.samples,

@@ -16,7 +16,7 @@ import psutil
 
 from synface.core.errors import SynfaceError
 from synface.evaluate.catalog import data_folder
-from synface.ops.progress import say
+from synface.ops.runs import say
 
 PACKAGES = ("torch", "ray", "diffusers", "numpy", "pyarrow", "boto3", "numba", "scipy", "pydantic", "safetensors")
 EXTRAS = {"report": ("matplotlib", "jinja2"), "cluster": ("aiohttp", "grpcio")}

@@ -5,6 +5,7 @@ import time
 from typing import Any
 
 from synface.core.errors import InputError, PartialError, SynfaceError
+from synface.flows import estimates
 from synface.flows.config import PipelineConfig
 from synface.flows.wiring import STEPS, steps
 from synface.ops import signals
@@ -14,9 +15,10 @@ from synface.store import artifact
 
 
 def plan(config: PipelineConfig) -> dict[str, Any]:
-    """Every section's resolved configuration and, where its inputs exist already, its plan."""
-    found: dict[str, Any] = {}
-    for name, stage_config in steps(config).items():
+    """Every section's resolved configuration and, where its inputs exist already, its plan; what all of it takes."""
+    stages = steps(config)
+    found: dict[str, Any] = {"estimate": estimates.estimate(stages)}
+    for name, stage_config in stages.items():
         made_here = [u for u in input_uris(stage_config).values() if u.startswith(config.output)]
         missing = [u for u in made_here if artifact.load_manifest(u) is None]
         found[name] = {"config": stage_config.model_dump(mode="json")}

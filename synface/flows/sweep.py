@@ -6,7 +6,7 @@ from typing import Any
 
 from synface.core.errors import InputError, PartialError
 from synface.evaluate import catalog, rendered, sources
-from synface.flows import sweep_outcome, sweep_search, sweep_tune
+from synface.flows import estimates, sweep_outcome, sweep_search, sweep_tune
 from synface.flows.sweep_config import SweepConfig
 from synface.flows.sweep_outcome import DONE, FAILED, MISSING, STOPPED, Row
 from synface.flows.sweep_plan import SHARED, Planner, Point, Trial, crossed, distinct, points, resolved, trials, uses
@@ -35,6 +35,7 @@ def plan(config: SweepConfig) -> dict[str, Any]:
         "trials": [{"trial": t.index, "seed": t.seed, "values": t.values} for t in found],
         "stages": _counts(found),
         "metric": config.metric,
+        "estimate": estimates.estimate({f"{name} {n}": s for n, (name, s) in enumerate(distinct(found))})["total"],
         "missing_inputs": _absent(config, planner, found),
     }
 

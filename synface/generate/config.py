@@ -6,7 +6,7 @@ from pydantic import Field, model_validator
 
 from synface.generate.scoring_config import Scoring
 from synface.generate.variation_config import CemifaceOptions, Variation
-from synface.settings import How, InputUri, Numerics, Settings, StageConfig
+from synface.settings import How, InputUri, MeasuredRate, Numerics, Settings, StageConfig
 
 
 class HeadsOptions(Settings):
@@ -61,6 +61,10 @@ class GenerateHow(How):
         default=None, gt=0, description="stop cleanly when so much is spent, in the unit of cost_per_hour"
     )
     cost_per_hour: float | None = Field(default=None, gt=0, description="price of one node for an hour")
+    rate: MeasuredRate = None
+    bytes_per_image: float | None = Field(
+        default=None, gt=0, description="of the encoded image, as you measured it: for --dry-run's estimate"
+    )
     append: bool = Field(
         default=False,
         description="add identities or samples to the finished table that stands at output, as its next version",

@@ -32,7 +32,7 @@ from synface.generate.identities import Identities, shard_identities
 from synface.generate.plan import Shard, ShardPlan, shard_items
 from synface.generate.render import render_shard
 from synface.generate.scoring import Judge
-from synface.ops import cluster, demand, signals
+from synface.ops import cluster, demand, metrics, runs, signals
 from synface.ops.progress import Progress, say
 from synface.store import erasure, leases, ledger, tables
 
@@ -76,7 +76,8 @@ class ShardActor:
         if self.fault:
             return answer
         try:
-            return answer | self._make(row)
+            with runs.about(row["shard"]):
+                return answer | self._make(row)
         except Exception as error:
             return answer | {"fault": _describe(f"shard {row['shard']}", error)}
 
@@ -108,7 +109,9 @@ def write_row(row: dict[str, Any], output: str, versions: dict[str, str]) -> dic
     if not row["fault"]:
         try:
             shard, data = int(row["shard"]), row["parquet"]
-            ledger.write_shard(output, shard, data, int(row["rows"]), row["config_hash"], failed, versions)
+            ledger.write_shard(
+                output, shard, data, int(row["rows"]), row["config_hash"], failed, versions, runs.run_id()
+            )
         except SynfaceError as error:
             return answer | {"fault": str(error), "refused": isinstance(error, InputError)}
         except Exception as error:
@@ -179,9 +182,15 @@ def _make(
                     raise (InputError if row["refused"] else SynfaceError)(row["fault"])
                 shard = left.pop(int(row["shard"]), plan.shard(int(row["shard"])))
                 made, lost = made + int(row["rows"]), lost + int(row["lost"])
-                progress.advance(shard.images, f"(shard {plan.shards - len(left)} of {plan.shards}, {lost} failed)")
-                if row["failed"]:
-                    say(f"generate: shard {row['shard']}: {row['failed']} failed; first: {row['first_failure']}")
+                metrics.add(metrics.SHARDS_DONE, config.verb)
+                metrics.add(metrics.IMAGES_FAILED, config.verb, int(row["lost"]))
+                metrics.show(metrics.LAST_SHARD, config.verb, shard.number)
+                with runs.about(shard.number):
+                    progress.advance(
+                        shard.images, f"(shard {plan.shards - len(left)} of {plan.shards}, {lost} failed)"
+                    )
+                    if row["failed"]:
+                        say(f"generate: shard {row['shard']}: {row['failed']} failed; first: {row['first_failure']}")
                 if lost > max(HOPELESS_FAILURES, made):
                     raise SynfaceError(f"{lost} images failed, {made} were made; for example {row['first_failure']}")
                 if left:
@@ -199,6 +208,7 @@ def _make(
                     f"{len(left)} of {plan.shards} shards could not be made in {config.how.rounds} rounds; what is "
                     f"finished is kept, the same command continues. Last error: {error}"
                 ) from error
+            metrics.add(metrics.WORK_LOST, config.verb)
             say(f"generate: work was lost ({type(error).__name__}); round {attempt + 2} of {config.how.rounds}")
         todo = list(left.values())
         if not todo:

@@ -6,13 +6,13 @@ from typing import Any
 from synface.core.errors import PartialError, SynfaceError
 from synface.generate import scoring
 from synface.generate.config import GenerateConfig
-from synface.generate.distributed import generate
+from synface.generate.distributed import bundles, generate
 from synface.generate.generators import Description, find_generator
 from synface.generate.identities import Identities, open_identities
 from synface.generate.plan import ShardPlan, plan_shards
 from synface.generate.scoring import Scorer
 from synface.generate.versions import open_table
-from synface.ops import cluster
+from synface.ops import cluster, cost
 from synface.store import artifact, card, erasure, ledger
 from synface.store import uri as uris
 
@@ -35,7 +35,26 @@ def plan(config: GenerateConfig) -> dict[str, Any]:
         "scorer_sha256": None if scorer is None else scorer.sha256,
         "licence": description.licence,
         "core_minutes": round(shards.images / description.images_per_minute, 2),
+        "estimate": estimate(config, description, shards),
     }
+
+
+def estimate(config: GenerateConfig, description: Description, shards: ShardPlan) -> dict[str, Any]:
+    """Hours, requests and bytes of a fresh run (`ops.cost`); the identities table, small beside them, left out."""
+    actor, _ = bundles(config)
+    own = None if actor["GPU"] else description.images_per_minute / 60
+    rate = cost.rate_of(config.how.rate, own, f"measured once for {description.name} on one core, rounded down")
+    size = table_size(config, shards).bytes
+    traffic = None if size is None else cost.table_written(shards.shards, size)
+    return cost.estimate(
+        shards.images, "images", rate, actor["CPU"], actor["GPU"], traffic, workers=config.how.max_actors
+    )
+
+
+def table_size(config: GenerateConfig, shards: ShardPlan) -> cost.Table:
+    """The images table as the next stage will read it."""
+    each = cost.bytes_per_image(config.how.bytes_per_image, (config.format, config.quality), config.image_size)
+    return cost.Table(shards.images, shards.shards, None if each is None else round(each * shards.images))
 
 
 def run(config: GenerateConfig) -> dict[str, Any]:

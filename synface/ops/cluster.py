@@ -1,41 +1,112 @@
 """Joining or starting Ray: the only caller of ray.init."""
 
+import itertools
 import logging
 import os
+import socket
+import time
 from importlib.metadata import version
 
 import ray
 
-from synface.core.errors import InputError
-from synface.ops import demand, signals
+from synface.core.errors import InputError, SynfaceError
+from synface.ops import demand, runs, signals
 from synface.store.uri import absolute, is_local
 
 #: local clusters need little: images pass through in small blocks
 LOCAL_OBJECT_STORE_BYTES = 512 << 20
 #: folders that every node of the cluster mounts at the same place
 SHARED_PATHS_VARIABLE = "SYNFACE_SHARED_PATHS"
+LOOPBACK = ("localhost", "127.0.0.1", "::1")
+#: seconds that a cluster has to answer before its address is refused
+REACH_SECONDS = 15.0
 
 
 def connect(num_cpus: int | None = None) -> None:
-    """Join the cluster of ``RAY_ADDRESS`` (set inside a submitted job), else start a local one; idempotent."""
+    """Join the cluster of ``RAY_ADDRESS`` (set inside a submitted job), else start a local one; idempotent.
+
+    Raises:
+        InputError: nobody answers at the address, it is no cluster's, or the cluster runs another Ray or Python.
+        SynfaceError: the local Ray did not start.
+    """
     if ray.is_initialized():
+        runs.publish()
         return
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.2")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     quiet = {"log_to_driver": True, "logging_level": logging.WARNING}
-    if os.environ.get("RAY_ADDRESS"):
-        ray.init(address="auto", **quiet)
-    else:
-        ray.init(
-            address="local",
-            num_cpus=num_cpus or os.cpu_count(),
-            object_store_memory=LOCAL_OBJECT_STORE_BYTES,
-            include_dashboard=False,
-            **quiet,
-        )
+    address = os.environ.get("RAY_ADDRESS", "")
+    try:
+        if address:
+            check_address(address)
+            ray.init(address="auto", **quiet)
+        else:
+            ray.init(
+                address="local",
+                num_cpus=num_cpus or os.cpu_count(),
+                object_store_memory=LOCAL_OBJECT_STORE_BYTES,
+                include_dashboard=False,
+                **quiet,
+            )
+    except InputError:
+        raise
+    except Exception as error:  # Ray raises plain ones
+        raise explained(address, error) from error
+    runs.publish()
     if signals.listening():
         signals.listen()  # ray.init put a handler of its own in place
+
+
+def check_address(address: str, patience: float = REACH_SECONDS) -> None:
+    """Refuse an address that is no cluster's, or where nobody listens for so long.
+
+    Args:
+        address: ``host:port`` of a cluster's control plane, or a word that Ray resolves itself (``auto``).
+        patience: seconds.
+    """
+    if "://" in address:
+        kind = "a job server" if address.startswith("http") else "Ray Client's, which synface does not use"
+        raise InputError(
+            f"RAY_ADDRESS = {address}: that address is {kind}; send the command there with `ray job submit`, or unset "
+            "RAY_ADDRESS to run on this machine"
+        )
+    host, _, port = address.rpartition(":")
+    if not host:
+        return
+    if not port.isdecimal() or not 0 < int(port) < 2**16:
+        raise InputError(f"RAY_ADDRESS = {address}: expected host:port, for example 10.0.0.1:6379")
+    # Ray takes a loopback name for this node's address
+    hosts = [host.strip("[]"), *([ray.util.get_node_ip_address()] if host in LOOPBACK else [])]
+    deadline = time.monotonic() + patience
+    for place in itertools.cycle(hosts):
+        try:
+            left = max((deadline - time.monotonic()) / len(hosts), 0.1)
+            with socket.create_connection((place, int(port)), timeout=left):
+                return
+        except OSError as error:
+            if time.monotonic() + 0.5 >= deadline:
+                raise InputError(
+                    f"RAY_ADDRESS = {address}: nobody answers there ({error}; waited {patience:.0f} s). Is the head "
+                    "up (`ray status` on it), and this machine inside its network? Jobs are sent with `ray job submit`"
+                ) from error
+            time.sleep(0.5)
+
+
+def explained(address: str, error: Exception) -> SynfaceError:
+    """What Ray said when it could not be joined or started, with what to do about it."""
+    text = str(error)
+    if "Version mismatch" in text:
+        return InputError(
+            f"RAY_ADDRESS = {address}: driver and cluster run different versions; use one image everywhere "
+            f"(docs/operations.md, Upgrading Ray). {text}"
+        )
+    if address:
+        return InputError(f"RAY_ADDRESS = {address}: the cluster cannot be joined: {type(error).__name__}: {text}")
+    return SynfaceError(
+        f"Ray did not start on this machine: {type(error).__name__}: {text}. It gives its processes half a minute: on "
+        "an overloaded machine try again; else read /tmp/ray/session_latest/logs"
+    )
 
 
 def check_output_reachable(output: str) -> None:

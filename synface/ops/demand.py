@@ -60,6 +60,29 @@ def check_demand(what: str, bundles: Iterable[Resources], patience: float = PATI
         remove_placement_group(probe)
 
 
+def pool(what: str, bundle: Resources, actors: int | None, work: int | None = None) -> int:
+    """How many equal actors to start, at least one.
+
+    An actor that waits for a place keeps the work that it was given: so no more than there are places, but under an
+    autoscaler as many as are asked for.
+
+    Args:
+        what: as in `check_demand`.
+        bundle: of one actor.
+        actors: asked for; None: as many as there are places.
+        work: pieces; more actors would have nothing to do.
+
+    Raises:
+        InputError: not even one can ever be had.
+    """
+    check_demand(what, [bundle])
+    room = places(bundle, nodes())
+    count = actors or room
+    if not autoscaled():
+        count = min(count, room)
+    return int(max(1, min(count, math.inf if work is None else work)))
+
+
 def nodes() -> list[Resources]:
     """The resources of every living node of the connected cluster."""
     return [n["Resources"] for n in ray.nodes() if n["Alive"]]

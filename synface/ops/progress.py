@@ -1,7 +1,12 @@
-"""Progress on stderr: one line every few seconds with rate and ETA, for logs and terminals alike."""
+"""Progress on stderr: one line every few seconds with rate and ETA, for logs and terminals alike; and as metrics."""
 
-import sys
 import time
+
+from synface.ops import metrics
+from synface.ops.runs import say
+
+#: what counts as images in the metrics
+IMAGES = ("images", "pictures", "faces")
 
 
 def duration(seconds: float) -> str:
@@ -15,16 +20,24 @@ def duration(seconds: float) -> str:
 
 
 class Progress:
-    """Counts units of work and prints ``label: done/total unit, rate, ETA`` at most every `interval` s."""
+    """Counts units of work and prints ``label: done/total unit, rate, ETA`` at most every `interval` s.
+
+    The label's first word is the stage, under which the metrics count.
+    """
 
     def __init__(self, label: str, total: int, unit: str, done: int = 0, interval: float = 5.0):
         self.label, self.total, self.unit, self.interval = label, total, unit, interval
         self.done = self._start = done
+        self.stage = label.split(":")[0].split(" ")[0]
         self._t0 = self._last = time.monotonic()
+        metrics.show(metrics.WORK_ASKED, self.stage, total)
 
     def advance(self, count: int = 1, note: str = "") -> None:
         """Count `count` more units; prints when it is time, and at the end."""
         self.done += count
+        if self.unit in IMAGES:
+            metrics.add(metrics.IMAGES, self.stage, count)
+        metrics.show(metrics.WORK_DONE, self.stage, self.done)
         now = time.monotonic()
         if now - self._last >= self.interval or self.done >= self.total:
             self._last = now
@@ -37,8 +50,3 @@ class Progress:
         eta = f", ETA {duration(left / rate)}" if rate > 0 and left else ""
         tail = f" {note}" if note else ""
         say(f"{self.label}: {self.done}/{self.total} {self.unit}, {rate:.1f}/s{eta}{tail}")
-
-
-def say(text: str) -> None:
-    """One line for the person watching, on stderr."""
-    print(text, file=sys.stderr, flush=True)

@@ -17,7 +17,7 @@ from types import FrameType
 from typing import Any
 
 from synface.core.errors import PartialError
-from synface.ops.progress import say
+from synface.ops.runs import say
 
 #: seconds that loops have to reach their next check; leaves room for the end before a SIGKILL at 30 s
 GRACE_SECONDS = 20.0

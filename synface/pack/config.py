@@ -4,7 +4,7 @@ from typing import ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
-from synface.settings import How, InputUri, Numerics, StageConfig
+from synface.settings import How, InputUri, MeasuredRate, Numerics, StageConfig
 
 SolverName = Literal["lse", "subset", "code", "algorithm1", "algorithm2", "row_max"]
 InitialName = Literal["auto", "random", "gallery", "code"]
@@ -47,6 +47,7 @@ class PackHow(How):
     checkpoint_passes: int = Field(default=25, ge=1, description="lse: passes between checkpoints at the output")
     exchange_timeout: float = Field(default=300.0, gt=0, description="seconds after which a silent worker is lost")
     restarts: int = Field(default=8, ge=0, description="times in a row that lost workers are replaced")
+    rate: MeasuredRate = None
 
 
 class PackConfig(StageConfig):

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from synface.core.errors import SynfaceError
+from synface.ops import metrics
 from synface.ops.progress import Progress, say
 from synface.ops.signals import check_stop, stop_requested
 from synface.pack import checkpoint, energy
@@ -188,6 +189,7 @@ def drive(
                     "continues from the last checkpoint"
                 ) from error
             say(f"pack: {error}; replacing the lost shards")
+            metrics.add(metrics.WORK_LOST, "pack")
             replaced += 1
 
 
@@ -202,6 +204,8 @@ def _passes(crew: Crew, report: Report, first: float, passes: int, place: Place,
         report = crew.advance(until)
         made = report.passes - before
         progress.advance(made, f"max cosine {report.largest:.4f}")
+        metrics.add(metrics.PASSES, "pack", made)
+        metrics.show(metrics.MAX_COSINE, "pack", report.largest)
         pace = progress_seconds * made / max(time.monotonic() - began, 1e-6)
         due = report.passes == boundary or stop_requested()
         if report.reason is None and place.output is not None and due:

@@ -28,7 +28,7 @@ PARALLEL_READS = 16
 
 @dataclass(frozen=True)
 class ShardEntry:
-    """One finished shard: its file, and the images that could not be made (quarantined, with their key)."""
+    """One finished shard: its file, the images that could not be made (quarantined, with their key), who made it."""
 
     shard: int
     path: str
@@ -38,6 +38,8 @@ class ShardEntry:
     config_hash: str
     failed: tuple[dict[str, Any], ...] = ()
     versions: dict[str, str] = field(default_factory=dict)
+    #: id of the run that wrote it, as in its log lines; the rows do not depend on it
+    run: str = ""
     ledger_version: int = LEDGER_VERSION
 
     @property
@@ -89,12 +91,12 @@ def write_shard(
     config_hash: str,
     failed: list[dict[str, Any]] | None = None,
     versions: dict[str, str] | None = None,
+    run: str = "",
 ) -> ShardEntry:
     """Write one whole shard, then its ledger entry; from here on the shard is finished."""
     digest = artifact.sha256_hex(data)
-    entry = ShardEntry(
-        shard, shard_path(shard, digest), digest, len(data), rows, config_hash, tuple(failed or ()), versions or {}
-    )
+    path, left_out = shard_path(shard, digest), tuple(failed or ())
+    entry = ShardEntry(shard, path, digest, len(data), rows, config_hash, left_out, versions or {}, run)
     uris.write_bytes(uris.join(output, entry.path), data)
     write_entry(output, entry)
     return entry
@@ -126,7 +128,8 @@ def parse_entry(data: bytes) -> ShardEntry:
     fields = json.loads(data)
     fields["failed"] = tuple(fields["failed"])
     entry = ShardEntry(**fields)
-    texts = [entry.config_hash, *(f["identity_id"] for f in entry.failed), *(f["error"] for f in entry.failed)]
+    texts = [entry.config_hash, entry.run]
+    texts += [f[name] for f in entry.failed for name in ("identity_id", "error")]
     numbers = [entry.rows, entry.shard, *(f["sample"] for f in entry.failed)]
     if not all(isinstance(t, str) for t in texts) or not all(isinstance(n, int) for n in numbers):
         raise TypeError("a field of another type")

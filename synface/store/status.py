@@ -2,6 +2,7 @@
 
 import json
 import time
+from collections import Counter
 from typing import Any
 
 from synface.core.errors import InputError
@@ -11,7 +12,7 @@ from synface.store import uri as uris
 
 
 def status(uri: str) -> dict[str, Any]:
-    """State, shards and rows done, failed images, runs under way and, for an unfinished table, rate and time to go.
+    """State, shards and rows done, by which runs, failed images, who runs now; if unfinished, rate and time to go.
 
     The rate comes from the ledger files' times of the last run: from the first to the last of them.
     """
@@ -33,6 +34,7 @@ def status(uri: str) -> dict[str, Any]:
     if not entries:
         return found
     found |= {"shards_done": len(entries), "rows": sum(e.rows for e in entries.values())}
+    found["runs"] = dict(sorted(Counter(e.run for e in entries.values() if e.run).items()))
     left_out = [f for e in entries.values() for f in e.failed]
     found["failed"] = len(ledger.to_try_again(left_out))
     found["refused"] = len(left_out) - found["failed"]

@@ -4,7 +4,7 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
-from synface.settings import How, InputUri, Numerics, Settings, StageConfig
+from synface.settings import How, InputUri, MeasuredRate, Numerics, Settings, StageConfig
 
 Range = tuple[Annotated[float, Field(ge=0, le=1)], Annotated[float, Field(ge=0, le=1)]]
 
@@ -144,6 +144,7 @@ class WorkersHow(How):
     decode_threads: int = Field(default=2, ge=1, le=64)
     prefetch: int = Field(default=2, ge=0, le=64, description="batches made ahead of the training thread; 0: none")
     log_every: int = Field(default=50, ge=1, description="steps between TensorBoard points")
+    rate: MeasuredRate = None
 
 
 class TrainHow(WorkersHow):

@@ -19,7 +19,7 @@ from ray.train.torch import TorchConfig, TorchTrainer, get_device
 from torch import distributed
 
 from synface.core.errors import DivergedError, PartialError, SynfaceError
-from synface.ops import cluster, demand, remote_stop, signals
+from synface.ops import cluster, demand, metrics, remote_stop, runs, signals
 from synface.ops.progress import Progress, say
 from synface.store import uri as uris
 from synface.train import average_loop, loop
@@ -163,7 +163,8 @@ def train_worker(payload: dict[str, Any]) -> None:
     if device.type == "cuda":
         torch.cuda.set_device(device)
     place = average_loop.place_of(device.type)
-    diverged = payload["work"](config, ray.get(payload["catalog"]), folder, device.type, stop_rule(place))
+    with runs.about(place.rank):
+        diverged = payload["work"](config, ray.get(payload["catalog"]), folder, device.type, stop_rule(place))
     if diverged is not None and not (distributed.is_initialized() and distributed.get_rank()):
         uris.write_bytes(uris.join(folder, DIVERGED), str(diverged.step).encode())
 
@@ -271,6 +272,8 @@ def watcher(
     def watch(state: loop.State, loss: float, lr: float) -> None:
         epoch = -(-state.step // shape.epoch_steps)
         progress.advance(batch, f"epoch {epoch}/{config.epochs} loss {loss:.3f}")
+        metrics.show(metrics.LOSS, "train", loss)
+        metrics.show(metrics.STEP, "train", state.step)
         if state.step % config.how.log_every == 0:
             board.add(state.step, {"train/loss": loss, "train/lr": lr})
         if state.step % shape.epoch_steps == 0:

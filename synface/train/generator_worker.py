@@ -9,6 +9,7 @@ from torch import distributed
 
 from synface.core import crops, rng
 from synface.models import weights
+from synface.ops import metrics
 from synface.ops.progress import Progress, say
 from synface.store import schemas, tables
 from synface.store import uri as uris
@@ -193,6 +194,8 @@ def watcher(config: StepsConfig, place: Place, first_step: int, board: TensorBoa
 
     def watch(state: State, seen: tuple[float, ...], lr: float) -> None:
         progress.advance(size, f"step {state.step}/{config.steps} loss {seen[0]:.4f}")
+        metrics.show(metrics.LOSS, "train", seen[0])
+        metrics.show(metrics.STEP, "train", state.step)
         if state.step % config.how.log_every == 0:
             named = zip(("loss", *state.model.names), seen, strict=True)
             board.add(state.step, {f"train/{name}": x for name, x in named} | {"train/lr": lr})

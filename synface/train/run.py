@@ -38,6 +38,9 @@ def plan(config: TrainRecognizerConfig) -> dict[str, Any]:
         "steps": steps * config.epochs,
         "workers": config.numerics.num_workers,
         "decoded_gb": steps_run.decoded_gb(rows, config.image_size),
+        "estimate": steps_run.estimate(
+            config, steps * config.epochs * config.global_batch_size, steps_run.read_table(config)
+        ),
     }
 
 

@@ -5,6 +5,7 @@ import time
 from typing import Any
 
 from synface.models import weights
+from synface.ops import cost
 from synface.store import artifact, tables
 from synface.train import data
 from synface.train.config import TrainRecognizerConfig
@@ -30,13 +31,37 @@ def table_rows(config: TrainConfig) -> dict[str, int]:
 def planned(config: StepsConfig) -> dict[str, Any]:
     """What both trainings say before any work."""
     rows = table_rows(config)
+    seen = config.steps * config.global_batch_size
     return {
         "images": rows,
         "steps": config.steps,
         "workers": config.numerics.num_workers,
-        "images_seen": config.steps * config.global_batch_size,
+        "images_seen": seen,
         "decoded_gb": decoded_gb(rows, config.image_size),
+        "estimate": estimate(config, seen, read_table(config)),
     }
+
+
+def read_table(config: TrainConfig) -> cost.Table:
+    """All tables together, as their manifests list them."""
+    files = [f for uri in config.images for f in tables.listed_files(uri)]
+    return cost.Table(sum(f.rows or 0 for f in files), len(files), sum(f.bytes for f in files))
+
+
+def estimate(config: TrainConfig, seen: int, table: cost.Table) -> dict[str, Any]:
+    """Hours, requests and bytes of a fresh training (`ops.cost`), foreign sources and checkpoints left out.
+
+    The driver reads every file once, for labels; each worker once, or, with `shuffle_shards` and images that do not
+    fit into its memory decoded, once for every pass over them.
+    """
+    numerics, how = config.numerics, config.how
+    fits = table.images * config.image_size**2 * 3 <= how.memory_gb * data.GIB
+    streams = getattr(config, "shuffle_shards", None) is not None and not fits
+    times = max(1, round(seen / max(table.images, 1))) if streams else 1
+    cpus = how.cpus_per_worker or float(numerics.threads_per_worker)
+    gpus = how.gpus_per_worker if numerics.device == "cuda" else 0.0
+    traffic = table.read(1 + numerics.num_workers * times)
+    return cost.estimate(seen, "images", cost.rate_of(how.rate), cpus, gpus, traffic, workers=numerics.num_workers)
 
 
 def decoded_gb(rows: dict[str, int], image_size: int) -> float:

@@ -1,7 +1,14 @@
-"""Which outputs a cluster may write to."""
+"""Which outputs a cluster may write to, and which clusters can be joined."""
+
+import platform
+import socket
+import time
 
 import pytest
+import ray
+from ray._private.utils import check_version_info
 
+from synface.core.errors import InputError
 from synface.ops import cluster
 
 
@@ -30,3 +37,50 @@ def test_shared_mounts_are_whole_folders(monkeypatch, output, below):
 def test_nothing_is_shared_by_default(monkeypatch):
     monkeypatch.delenv(cluster.SHARED_PATHS_VARIABLE, raising=False)
     assert not cluster._below_shared_path("/mnt/shared/run")
+
+
+def test_an_address_where_nobody_listens_is_refused_in_the_stated_time():
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))  # bound, not listening: connections are refused
+        address = f"127.0.0.1:{taken.getsockname()[1]}"
+        started = time.monotonic()
+        with pytest.raises(InputError, match=f"RAY_ADDRESS = {address}: nobody answers.*waited 1 s"):
+            cluster.check_address(address, patience=1.0)
+        assert time.monotonic() - started < 60  # not for ever; the machine may be busy
+
+
+def test_an_address_that_answers_passes():
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        cluster.check_address(f"127.0.0.1:{server.getsockname()[1]}", patience=5.0)
+    cluster.check_address("auto")
+
+
+@pytest.mark.parametrize(
+    ("address", "said"),
+    [
+        ("http://localhost:8265", "a job server"),
+        ("ray://head:10001", "Ray Client"),
+        ("head:abc", "host:port"),
+        ("head:99999", "host:port"),
+    ],
+)
+def test_an_address_of_another_kind_is_refused_at_once(address, said):
+    with pytest.raises(InputError, match=said):
+        cluster.check_address(address)
+
+
+def test_version_skew_names_both_versions():
+    """In Ray's own words, so that a change of them is noticed."""
+    there = {"ray_version": "2.9.3", "python_version": "3.8.10"}
+    with pytest.raises(RuntimeError) as caught:
+        check_version_info(there, "this machine", raise_on_mismatch=True)
+    error = cluster.explained("head:6379", caught.value)
+    assert isinstance(error, InputError)
+    for part in ("head:6379", "2.9.3", "3.8.10", ray.__version__, platform.python_version(), "one image"):
+        assert part in str(error)
+
+
+def test_other_failures_to_join_or_start_are_errors_of_ours():
+    assert isinstance(cluster.explained("head:6379", ValueError("odd")), InputError)
+    local = cluster.explained("", Exception("The current node timed out during startup"))
+    assert not isinstance(local, InputError) and "timed out" in str(local) and "try again" in str(local)

@@ -1,5 +1,6 @@
 """Demands that can and cannot be satisfied: exhaustive small cases, and a real cluster."""
 
+import functools
 import itertools
 import time
 
@@ -86,3 +87,20 @@ def test_the_question_leaves_no_demand_behind(ray_cluster):
         demand.check_demand("train: workers", [{"GPU": 1}], patience=0)
     states = {group["state"] for group in placement_group_table().values()}
     assert states <= {"REMOVED"}
+
+
+@pytest.mark.ray
+def test_a_pool_is_as_large_as_asked_as_far_as_there_is_room(ray_cluster):
+    """Four CPUs and no GPU."""
+    assert demand.pool("t", {"CPU": 1.0}, None) == 4
+    assert demand.pool("t", {"CPU": 1.0}, 9) == 4
+    assert demand.pool("t", {"CPU": 1.0}, 2) == 2
+    assert demand.pool("t", {"CPU": 1.0}, None, work=3) == 3
+    assert demand.pool("t", {"CPU": 3.0}, None) == 1
+
+
+@pytest.mark.ray
+def test_a_pool_without_a_single_place_is_refused(ray_cluster, monkeypatch):
+    monkeypatch.setattr(demand, "check_demand", functools.partial(demand.check_demand, patience=0.5))
+    with pytest.raises(InputError, match=r"embed: one actor.*GPU"):
+        demand.pool("embed: one actor", {"GPU": 1.0}, None)

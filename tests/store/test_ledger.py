@@ -2,6 +2,7 @@ import json
 
 from synface.store import artifact, ledger
 from synface.store import uri as uris
+from synface.store.status import status
 
 HASH = "a" * 64
 
@@ -61,3 +62,20 @@ def test_damaged_entries_are_no_entries(tmp_path):
     assert ledger.load(output) == {0: entry}
     ledger.forget(output, 0)
     assert ledger.load(output) == {}
+
+
+def test_an_entry_names_the_run_that_wrote_it(tmp_path):
+    output = str(tmp_path)
+    ledger.write_shard(output, 0, b"one", 1, HASH, run="night-7")
+    ledger.write_shard(output, 1, b"two", 1, HASH, run="3fa91c2b")
+    ledger.write_shard(output, 2, b"three", 1, HASH, run="3fa91c2b")
+    assert [ledger.load(output)[n].run for n in range(3)] == ["night-7", "3fa91c2b", "3fa91c2b"]
+    artifact.write_plan(output, {"fields": {}})
+    assert status(output)["runs"] == {"3fa91c2b": 2, "night-7": 1}
+    # entries from before the field are read; one that is no text is damaged
+    place = tmp_path / ledger.entry_path(0)
+    fields = json.loads(place.read_text())
+    place.write_text(json.dumps({k: v for k, v in fields.items() if k != "run"}))
+    assert ledger.load(output)[0].run == "" and status(output)["runs"] == {"3fa91c2b": 2}
+    place.write_text(json.dumps(fields | {"run": 7}))
+    assert 0 not in ledger.load(output)
