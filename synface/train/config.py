@@ -143,7 +143,7 @@ class WorkersHow(How):
     )
     decode_threads: int = Field(default=2, ge=1, le=64)
     prefetch: int = Field(default=2, ge=0, le=64, description="batches made ahead of the training thread; 0: none")
-    log_every: int = Field(default=50, ge=1, description="steps between TensorBoard points")
+    log_every: int = Field(default=50, ge=1, description="steps between points of the curves")
 
 
 class TrainHow(WorkersHow):
@@ -152,6 +152,9 @@ class TrainHow(WorkersHow):
     checkpoint_every: int | None = Field(default=None, ge=1, description="steps; default: every epoch")
     checkpoint_seconds: float = Field(
         default=60.0, ge=0, description="an epoch's end writes a checkpoint only if the last one is this old"
+    )
+    trackers: list[Literal["mlflow", "wandb"]] = Field(
+        default=[], description="besides TensorBoard; they read their usual environment variables on the workers"
     )
 
 

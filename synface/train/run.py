@@ -12,7 +12,7 @@ from synface.ops.progress import say
 from synface.store import artifact, tables
 from synface.store import uri as uris
 from synface.store.formats.found import listing_digest
-from synface.train import data, distributed, loop, sources, steps_run
+from synface.train import data, distributed, loop, sources, steps_run, tracking
 from synface.train.config import TrainRecognizerConfig
 
 KIND = "recognizer"
@@ -42,8 +42,9 @@ def plan(config: TrainRecognizerConfig) -> dict[str, Any]:
 
 
 def check(config: TrainRecognizerConfig) -> None:
-    """InputError for a backbone that is not known."""
+    """InputError for a backbone that is not known, or a tracker that is not there."""
     recognizers.find(config.backbone)
+    tracking.check(config.how.trackers)
 
 
 def run(config: TrainRecognizerConfig) -> dict[str, Any]:
