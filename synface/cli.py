@@ -53,7 +53,12 @@ TOOLS = {
     "erase": ("synface.store.erasure", "erase", ("subject",), ("identities", "gallery", "cosine", "dry_run")),
     "card": ("synface.store.card", "card", (), ()),
     "export": ("synface.store.export", "export", ("format", "output"), ()),
-    "bin": ("synface.store.pair_pack", "build", ("pairs", "output"), ("landmarks", "detector", "size")),
+    "bin": (
+        "synface.store.pair_pack",
+        "build",
+        ("pairs", "output"),
+        ("landmarks", "detector", "detector_weights", "size"),
+    ),
     "convert": (
         "synface.models.checkpoints",
         "convert",
