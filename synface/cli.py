@@ -204,7 +204,7 @@ def _run_stage(verb: str, arguments: list[str]) -> tuple[dict[str, Any] | None, 
 
 
 def _sections() -> tuple[str, ...]:
-    return (*STAGES, "pool", "generator_images")
+    return (*STAGES, "pool", "pool_more", "embed_more", "generate_more", "generator_images")
 
 
 def _recipe_as_pipeline(data: dict[str, Any]) -> dict[str, Any]:
