@@ -22,3 +22,19 @@ def rank_groups(value_n: np.ndarray, label_n: np.ndarray, groups: int) -> np.nda
     out = np.empty(len(order), np.int64)
     out[order] = rank_n * groups // np.repeat(counts, counts)
     return out
+
+
+def part_statistics(value_n: np.ndarray, label_n: np.ndarray, kept_n: np.ndarray) -> dict[str, float]:
+    """Mean of a part's values, and the means over classes of their highest and lowest.
+
+    Args:
+        value_n: what was ranked.
+        label_n: class of every sample, any integers.
+        kept_n: which samples the part holds, bool; at least one.
+    """
+    label, value = label_n[kept_n], value_n[kept_n]
+    ordered = value[np.lexsort((value, label))]
+    ends = np.cumsum(np.unique(label, return_counts=True)[1]) - 1
+    starts = np.append(0, ends[:-1] + 1)
+    found = {"mean": value.mean(), "mean_highest": ordered[ends].mean(), "mean_lowest": ordered[starts].mean()}
+    return {name: round(float(v), 6) for name, v in found.items()}

@@ -41,20 +41,6 @@ def read(asked: SimilarityGroup, images: str) -> tuple[np.ndarray, np.ndarray, n
     return label_n, similarity_n, kept_n
 
 
-def statistics(label_n: np.ndarray, similarity_n: np.ndarray, kept_n: np.ndarray) -> dict[str, float]:
-    """Mean of a group's cosines, and the means over identities of their highest and lowest, as in CemiFace's table."""
-    label, similarity = label_n[kept_n], similarity_n[kept_n]
-    order = np.lexsort((similarity, label))
-    ends = np.append(np.flatnonzero(np.diff(label[order])), len(order) - 1)
-    starts = np.append(0, ends[:-1] + 1)
-    found = {
-        "mean": similarity.mean(),
-        "mean_highest": similarity[order][ends].mean(),
-        "mean_lowest": similarity[order][starts].mean(),
-    }
-    return {name: round(float(value), 6) for name, value in found.items()}
-
-
 def select(catalog: Catalog, kept_n: np.ndarray) -> Catalog:
     """The catalogue with only some of its images; classes are those that have any.
 

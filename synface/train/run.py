@@ -5,6 +5,7 @@ import time
 from typing import Any
 
 from synface import settings
+from synface.core import ranks
 from synface.core.errors import InputError
 from synface.models import recognizers, weights
 from synface.ops.cluster import versions
@@ -68,7 +69,7 @@ def run(config: TrainRecognizerConfig) -> dict[str, Any]:
     if config.similarity_group is not None:
         label_n, similarity_n, kept_n = groups.read(config.similarity_group, config.images[0])
         catalog = groups.select(catalog, kept_n)
-        facts["similarity_group"] = groups.statistics(label_n, similarity_n, kept_n)
+        facts["similarity_group"] = ranks.part_statistics(similarity_n, label_n, kept_n)
         say(f"train: group {config.similarity_group.group} by similarity: {facts['similarity_group']}")
     data.steps_per_epoch(catalog.per_epoch, config.global_batch_size)
     if config.head.sharded and len(catalog.classes) < config.numerics.num_workers:

@@ -5,6 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from synface.core import ranks
 from synface.core.errors import InputError
 from synface.store import artifact, tables
 from synface.train import data, groups, loop, run
@@ -39,7 +40,7 @@ def test_a_group_is_a_part_of_each_identity(toy_images, similarities, tmp_path, 
     config = grouped(toy_images, tmp_path / "out", similarities, group)
     label_n, similarity_n, kept_n = groups.read(config.similarity_group, toy_images)
     assert np.flatnonzero(kept_n).tolist() == [4 * i + k for i in range(6) for k in samples]
-    found = groups.statistics(label_n, similarity_n, kept_n)
+    found = ranks.part_statistics(similarity_n, label_n, kept_n)
     shift = np.arange(6).mean() / 100
     assert found["mean"] == pytest.approx(mean + shift)
     assert found["mean_highest"] == pytest.approx(max(SIMILARITY[samples]) + shift)
