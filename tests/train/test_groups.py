@@ -32,7 +32,7 @@ def similarities(toy_images, tmp_path_factory):
 
 def grouped(toy_images, output, similarities, group, **changes):
     asked = {"identities": similarities, "groups": 2, "group": group}
-    return config_of(toy_images, output, similarity_group=asked, global_batch_size=4, **changes)
+    return config_of(toy_images, output, **{"similarity_group": asked, "global_batch_size": 4, **changes})
 
 
 @pytest.mark.parametrize(("group", "samples", "mean"), [(0, [1, 2], 0.8), (1, [0, 3], 0.3)])
