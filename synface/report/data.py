@@ -1,7 +1,7 @@
 """What a report shows, read from the artifacts of a run. No drawing."""
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -281,24 +281,11 @@ def read_groups(config: ReportConfig) -> Groups:
             rows = own[group_n[own] == group]
             best = rows[np.argsort(-similarity_n[rows], kind="stable")][:GROUP_IMAGES]
             wanted |= {int(row): (name, group) for row in best}
-    pictures = _rows_of(config.images, wanted)
+    pictures = tables.image_files(config.images, wanted)
     shown: dict[str, dict[int, list[tuple[int, float, bytes]]]] = {}
     for row, (name, group) in wanted.items():
         shown.setdefault(name, {}).setdefault(group, []).append((row, float(similarity_n[row]), pictures[row]))
     return Groups(shown, tuple(statistics))
-
-
-def _rows_of(images: str, wanted: Iterable[int]) -> dict[int, bytes]:
-    """Encoded images by their row in the whole table; reads no further than the last of them."""
-    found: dict[int, bytes] = {}
-    rows, start = sorted(wanted), 0
-    for table in tables.iter_images(images, ["image"]):
-        here = [row for row in rows if start <= row < start + table.num_rows]
-        found |= {row: table["image"][row - start].as_py()["bytes"] for row in here}
-        start += table.num_rows
-        if not rows or start > rows[-1]:
-            break
-    return found
 
 
 def read_sweep(uri: str, identities: int, embedder: str | None = None) -> Sweep:

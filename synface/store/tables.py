@@ -1,7 +1,7 @@
 """Parquet tables of artifacts: written as deterministic bytes, read only as the manifest lists them."""
 
 import io
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 import pyarrow as pa
@@ -102,3 +102,16 @@ def iter_images(uri: str, columns: list[str] | None = None) -> Iterator[pa.Table
     for entry in listed_files(uri):
         table = parse_parquet(read_listed(uri, entry), f"{uri}/{entry.path}")
         yield table if columns is None else table.select(columns)
+
+
+def image_files(uri: str, rows: Iterable[int]) -> dict[int, bytes]:
+    """Encoded images by their row in the whole images table; reads no further than the last of them."""
+    found: dict[int, bytes] = {}
+    wanted, start = sorted(set(rows)), 0
+    for table in iter_images(uri, ["image"]) if wanted else ():
+        here = [row for row in wanted if start <= row < start + table.num_rows]
+        found |= {row: table["image"][row - start].as_py()["bytes"] for row in here}
+        start += table.num_rows
+        if start > wanted[-1]:
+            break
+    return found
