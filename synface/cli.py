@@ -53,7 +53,12 @@ TOOLS = {
     "erase": ("synface.store.erasure", "erase", ("subject",), ("identities", "gallery", "cosine", "dry_run")),
     "card": ("synface.store.card", "card", (), ()),
     "export": ("synface.store.export", "export", ("format", "output"), ()),
-    "bin": ("synface.store.pair_pack", "build", ("pairs", "output"), ("landmarks", "detector", "size")),
+    "bin": (
+        "synface.store.pair_pack",
+        "build",
+        ("pairs", "output"),
+        ("landmarks", "detector", "detector_weights", "size"),
+    ),
     "convert": (
         "synface.models.checkpoints",
         "convert",
@@ -198,7 +203,7 @@ def _run_stage(verb: str, arguments: list[str]) -> tuple[dict[str, Any] | None, 
 
 
 def _sections() -> tuple[str, ...]:
-    return (*STAGES, "pool", "generator_images")
+    return (*STAGES, "pool", "pool_more", "embed_more", "generate_more", "generator_images")
 
 
 def _recipe_as_pipeline(data: dict[str, Any]) -> dict[str, Any]:

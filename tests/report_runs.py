@@ -59,7 +59,7 @@ def make_identities(folder, n, seed, **numbers):
     return commit(folder, "identities", [tables.write_identities(str(folder), table)], stated, seed=seed)
 
 
-def make_images(folder, identities=12, images=12, picture=face, names=None):
+def make_images(folder, identities=12, images=12, picture=face, names=None, similarity=None):
     names = names or [f"heads-real-{i}" for i in range(identities)]
     rows = [(i, k) for i in range(identities) for k in range(images)]
     attributes = pa.array([{"yaw": float(k)} for _, k in rows])
@@ -72,7 +72,7 @@ def make_images(folder, identities=12, images=12, picture=face, names=None):
             "sample": [k for _, k in rows],
             "m": pa.nulls(count, pa.float32()),
             "similarity_target": pa.nulls(count, pa.float32()),
-            "similarity_inquiry": pa.nulls(count, pa.float32()),
+            "similarity_inquiry": pa.array([similarity and similarity(i, k) for i, k in rows], pa.float32()),
             "attributes": attributes,
             "seed": [0] * count,
             "generator": ["heads"] * count,

@@ -2,7 +2,7 @@
 
 from typing import ClassVar, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from synface.settings import How, InputUri, MeasuredRate, Numerics, StageConfig
 
@@ -35,5 +35,14 @@ class EmbedConfig(StageConfig):
         default=None, ge=1, description="only the first so many samples of each identity; default: all"
     )
     flip: bool = Field(default=False, description="add the mirror image's features, as verification does")
+    similarities: bool = Field(
+        default=False, description="keep each image's cosine to its identity's mean, for train's similarity_group"
+    )
     numerics: EmbedNumerics = EmbedNumerics()
     how: EmbedHow = EmbedHow()
+
+    @model_validator(mode="after")
+    def _all_images(self) -> "EmbedConfig":
+        if self.similarities and self.images_per_identity is not None:
+            raise ValueError("similarities are those of all images: leave images_per_identity out")
+        return self

@@ -17,7 +17,7 @@ from synface.ops.cluster import versions
 from synface.ops.progress import Progress
 from synface.store import artifact, tables
 from synface.store import uri as uris
-from synface.store.schemas import identities_table
+from synface.store.schemas import embeddings, identities_table
 
 PARTS = "_synface/parts"
 
@@ -25,7 +25,7 @@ PARTS = "_synface/parts"
 def plan(config: EmbedConfig) -> dict[str, Any]:
     """How many images in how many parts would be embedded."""
     recognizer = weights.read_config(config.weights)
-    source = sources.open_source(config.images)
+    source = open_source(config)
     return {
         "images": source.images,
         "parts": len(source.parts),
@@ -65,7 +65,7 @@ def run(config: EmbedConfig) -> dict[str, Any]:
     """
     started = time.monotonic()
     recognizer = weights.read_config(config.weights)
-    source = sources.open_source(config.images)
+    source = open_source(config)
     opened = artifact.open_output(config, {"images": source.digest, "weights": recognizer.sha256})
     if opened.finished is not None:
         return _result(config, opened.finished.numbers, started, cached=True)
@@ -79,11 +79,20 @@ def run(config: EmbedConfig) -> dict[str, Any]:
         done[number] = result
         progress.advance(len(result.sample))
     table, images = build_table(config, recognizer, [done[i] for i in sorted(done)])
-    entry = tables.write_identities(config.output, table)
+    entries = [tables.write_identities(config.output, table)]
+    if config.similarities:
+        entries.append(write_similarities(config.output, table, [done[i] for i in sorted(done)], source.digest))
     numbers = {"identities": table.num_rows, "images": images, "embedding_dim": recognizer.embedding_dim}
-    artifact.commit(config, opened, "identities", [entry], numbers, versions())
+    artifact.commit(config, opened, "identities", entries, numbers, versions())
     remove_parts(config.output)
     return _result(config, numbers, started, cached=False)
+
+
+def open_source(config: EmbedConfig) -> sources.Source:
+    """The images; InputError where similarities of a plain folder are asked, whose order no other stage knows."""
+    if config.similarities:
+        artifact.require(config.images, "images")
+    return sources.open_source(config.images)
 
 
 def build_table(config: EmbedConfig, recognizer: weights.WeightsConfig, parts: list[Embedded]) -> tuple[pa.Table, int]:
@@ -107,6 +116,15 @@ def build_table(config: EmbedConfig, recognizer: weights.WeightsConfig, parts: l
         list(rows), means.identity_means(embedding, rows), [source[i] for i in first], seed[first], metadata
     )
     return table, int(sum(len(index) for index in rows.values()))
+
+
+def write_similarities(output: str, table: pa.Table, parts: list[Embedded], digest: str) -> artifact.FileEntry:
+    """Each image's cosine to its identity's mean direction, in float64, in the order of the images table."""
+    row = {name: i for i, name in enumerate(table["identity_id"].to_pylist())}
+    identity = [name for part in parts for name in part.identity_id]
+    mean_nd = embeddings(table).astype(np.float64)[[row[name] for name in identity]]
+    x_nd = np.concatenate([part.embedding for part in parts]).astype(np.float64)
+    return tables.write_similarities(output, identity, np.einsum("nd,nd->n", x_nd, mean_nd), digest)
 
 
 def part_path(number: int, part: sources.Part) -> str:

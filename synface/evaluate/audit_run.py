@@ -88,8 +88,8 @@ def run(config: AuditConfig) -> dict[str, Any]:
         numbers["frechet_distance"] = style.frechet_distance(data.x_nd, reference.x_nd)
         if extract is not None:
             numbers["style"] = {"extractor": config.style, **style.compare(extract, config.images, reference.uri)}
-        pictures = _pictures(config.images, [k.sample for k in leaks])
-        real = _pictures(reference.uri, [k.reference for k in leaks])
+        pictures = tables.image_files(config.images, [k.sample for k in leaks])
+        real = tables.image_files(reference.uri, [k.reference for k in leaks])
         table = leaks_table(leaks, data, reference)
         files += [
             artifact.write_file(config.output, LEAKS_FILE, tables.parquet_bytes(table), table.num_rows),
@@ -251,17 +251,6 @@ def leaks_table(leaks: list[audit.Leak], data: Embedded, reference: Embedded) ->
             "cosine": np.array([k.cosine for k in leaks]),
         }
     )
-
-
-def _pictures(uri: str, rows: list[int]) -> dict[int, bytes]:
-    """Encoded images by their row in the whole table."""
-    wanted, found, start = set(rows), {}, 0
-    for table in tables.iter_images(uri, ["image"]):
-        for row in sorted(wanted):
-            if start <= row < start + table.num_rows:
-                found[row] = table["image"][row - start].as_py()["bytes"]
-        start += table.num_rows
-    return found
 
 
 def picture_sheet(pairs: list[tuple[bytes, bytes]], columns: int = 5) -> bytes:

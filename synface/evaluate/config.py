@@ -22,7 +22,11 @@ class EvaluateHow(How):
     actors: int | None = Field(default=None, ge=1, description="embedding actors; default: all CPUs or GPUs")
     rate: MeasuredRate = None
     cache: str | None = Field(
-        default=None, description="folder of rendered benchmarks; default $SYNFACE_CACHE or ~/.cache/synface"
+        default=None,
+        description="folder of rendered benchmarks and of embeddings; default $SYNFACE_CACHE or ~/.cache/synface",
+    )
+    embeddings_gb: float = Field(
+        default=2.0, ge=0, description="embeddings kept in the cache, the oldest removed beyond this; 0: none kept"
     )
 
 

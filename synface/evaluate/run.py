@@ -4,12 +4,14 @@ import json
 import time
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 
 from synface.core.errors import InputError
 from synface.evaluate import (
     catalog,
     distributed,
+    embedding_cache,
     estimates,
     face_folder,
     groups,
@@ -90,17 +92,18 @@ def run(config: EvaluateConfig) -> dict[str, Any]:
     results: outcome.Results = {}
     provenance: dict[str, Any] = {}
     measured: list[tuple[str, Protocol, Measured]] = []
-    for spec in specs:
-        if spec.name in packs:
-            benchmark = sources.from_pack(spec, packs[spec.name])
-            provenance[spec.name] = {"sha256": artifact.content_digest(str(spec.uri))}
-        else:
-            benchmark = _rendered(config, spec, recognizer.input_size)
-            provenance[spec.name] = {"sha256": hb.pinned(spec.name)["sha256"]}
-        provenance[spec.name] |= {"image_size": benchmark.side, "images": len(benchmark.encoded)}
-        for protocol, scored in _evaluate(config, benchmark):
-            measured.append((spec.name, protocol, scored))
-            results.setdefault(spec.name, {})[protocol.name] = scored.numbers
+    with embedding_cache.opened(_cache(config), config.how.embeddings_gb) as kept:
+        for spec in specs:
+            if spec.name in packs:
+                benchmark = sources.from_pack(spec, packs[spec.name])
+                provenance[spec.name] = {"sha256": artifact.content_digest(str(spec.uri))}
+            else:
+                benchmark = _rendered(config, spec, recognizer.input_size)
+                provenance[spec.name] = {"sha256": hb.pinned(spec.name)["sha256"]}
+            provenance[spec.name] |= {"image_size": benchmark.side, "images": len(benchmark.encoded)}
+            for protocol, scored in _evaluate(config, recognizer, benchmark, kept):
+                measured.append((spec.name, protocol, scored))
+                results.setdefault(spec.name, {})[protocol.name] = scored.numbers
     content = outcome.results_content(results, provenance, recognizer, config.far_rule)
     content |= _comparisons(config, results)
     text = json.dumps(content, sort_keys=True, indent=1, allow_nan=False)
@@ -150,18 +153,34 @@ def _rendered(config: EvaluateConfig, spec: catalog.Spec, size: int) -> sources.
     return sources.from_renders(spec, encoded, size, spec.name)
 
 
-def _evaluate(config: EvaluateConfig, benchmark: sources.Benchmark) -> list[tuple[Protocol, Measured]]:
-    progress = Progress(f"embed {benchmark.name}", len(benchmark.encoded), "pictures")
-    place = weights.locate(config.weights)
-    with distributed.EmbedPool(place, config.numerics.model_dump(), config.how.actors) as pool:
-        embedding = pool.embed(benchmark.encoded, benchmark.side, benchmark.where, progress)
-    face_folder.check_embeddings(embedding, config.weights, benchmark.where)
+def _evaluate(
+    config: EvaluateConfig, recognizer: weights.WeightsConfig, benchmark: sources.Benchmark, kept: str | None
+) -> list[tuple[Protocol, Measured]]:
+    embedding = _embeddings(config, recognizer, benchmark, kept)
     found = []
     for protocol in benchmark.protocols:
         scored = measure(embedding, protocol, config.far, config.far_rule)
         found.append((protocol, scored))
         say(f"evaluate: {benchmark.name}/{protocol.name} {summary(scored.numbers)}")
     return found
+
+
+def _embeddings(
+    config: EvaluateConfig, recognizer: weights.WeightsConfig, benchmark: sources.Benchmark, kept: str | None
+) -> np.ndarray:
+    """The benchmark's embeddings float64 [n, d]: those that are kept in the folder `kept`, else made and kept."""
+    numerics = config.numerics.model_dump()
+    key = embedding_cache.key(benchmark, recognizer, numerics)
+    found = embedding_cache.read(kept, key)
+    if found is not None:
+        say(f"evaluate: {benchmark.name}: {len(found)} embeddings are kept in {kept}")
+        return found
+    progress = Progress(f"embed {benchmark.name}", len(benchmark.encoded), "pictures")
+    with distributed.EmbedPool(weights.locate(config.weights), numerics, config.how.actors) as pool:
+        made = pool.embed(benchmark.encoded, benchmark.side, benchmark.where, progress)
+    face_folder.check_embeddings(made, config.weights, benchmark.where)
+    embedding_cache.keep(kept, key, made, config.how.embeddings_gb)
+    return made
 
 
 def summary(numbers: dict[str, Any]) -> str:

@@ -26,6 +26,11 @@ class PipelineConfig(Settings):
         None, description="corrects the packed identities by what is generated from them"
     )
     generate: dict[str, Any] | None = None
+    pool_more: dict[str, Any] | None = Field(None, description="as pool, for generate_more")
+    embed_more: dict[str, Any] | None = None
+    generate_more: dict[str, Any] | None = Field(
+        None, description="a second generate section: other people, another number of images; both are trained on"
+    )
     generator_images: dict[str, Any] | None = Field(
         None, description="a generate section: what the generator is trained on; default: what generate makes"
     )

@@ -152,7 +152,8 @@ class SweepConfig(StageConfig):
     @property
     def touches_similarity(self) -> bool:
         """Whether any point changes what the generator is asked."""
-        return any(path == "generate" or path.startswith("generate.variation") for path in self.paths)
+        similarity = ("generate.variation", "train_recognizer.similarity_group")
+        return any(path == "generate" or path.startswith(similarity) for path in self.paths)
 
     @staticmethod
     def _names(benchmarks: tuple[str, ...]) -> list[str]:

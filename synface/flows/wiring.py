@@ -13,6 +13,8 @@ from synface.store import uri as uris
 STEPS = {
     "pool": ("synface.generate.config", "GenerateConfig", "synface.generate.run", "pool_images"),
     "embed": ("synface.embed.config", "EmbedConfig", "synface.embed.run", "pool"),
+    "pool_more": ("synface.generate.config", "GenerateConfig", "synface.generate.run", "pool_more_images"),
+    "embed_more": ("synface.embed.config", "EmbedConfig", "synface.embed.run", "pool_more"),
     "pack": ("synface.pack.config", "PackConfig", "synface.pack.run", "identities"),
     "closed_loop": (
         "synface.flows.closed_loop_config",
@@ -21,6 +23,7 @@ STEPS = {
         "apart",
     ),
     "generate": ("synface.generate.config", "GenerateConfig", "synface.generate.run", "images"),
+    "generate_more": ("synface.generate.config", "GenerateConfig", "synface.generate.run", "images_more"),
     "generator_images": ("synface.generate.config", "GenerateConfig", "synface.generate.run", "generator_images"),
     "train_autoencoder": (
         "synface.train.generator_config",
@@ -41,7 +44,7 @@ STEPS = {
 }
 
 #: sections that work with a generator, which comes first where the recipe trains it
-DRAWN = ("closed_loop", "generate")
+DRAWN = ("closed_loop", "generate", "generate_more")
 
 #: (section, its configuration without a place) -> URI of its output
 Place = Callable[[str, StageConfig], str]
@@ -65,7 +68,7 @@ def steps(config: PipelineConfig, place: Place | None = None) -> dict[str, Stage
         model = getattr(importlib.import_module(module), class_name)
         section = getattr(config, name)
         wired = {k: v for k, v in _inputs(name, config, made).items() if v is not None}
-        if "num_identities" in section and name == "generate":
+        if "num_identities" in section and name in ("generate", "generate_more"):
             wired.pop("identities", None)  # its own people; what is embedded has another reader
         data = {"output": config.output, **merge(wired, section)}
         if "seed" in model.model_fields:
@@ -96,24 +99,30 @@ def order(config: PipelineConfig) -> list[str]:
 def _inputs(name: str, config: PipelineConfig, made: Mapping[str, str]) -> dict[str, Any]:
     """What a section reads from the sections before it; `made` holds their outputs."""
 
-    def listed(place: str | None) -> list[str] | None:
-        return None if place is None else [place]
+    def listed(*places: str | None) -> list[str] | None:
+        return [place for place in places if place is not None] or None
 
+    section = getattr(config, name)
     pack_input = "pool" if (config.pack or {}).get("solver") == "subset" else "gallery"
     studied = listed(made.get("generator_images") or made.get("generate"))
     weights = made.get("calibrate") or made.get("train_generator")
-    draws = bool(weights) and (config.generate or {}).get("generator") == "cemiface"
+    drawn = {"cemiface": {"weights": weights}} if weights and section.get("generator") == "cemiface" else {}
     packed = made.get("pack") or made.get("embed")
     identities = made.get("closed_loop") or packed
+    grouped: dict[str, Any] = {}  # real images in groups by similarity: the pool itself is trained on
+    if name == "train_recognizer" and section.get("similarity_group") and made.get("pool") and made.get("embed"):
+        grouped = {"images": listed(made["pool"]), "similarity_group": {"identities": made["embed"]}}
     return {
         "embed": {"images": made.get("pool")},
         "closed_loop": {"identities": packed, "weights": weights},
         "pack": {pack_input: made.get("embed")},
-        "generate": {"identities": identities, **({"cemiface": {"weights": weights}} if draws else {})},
+        "embed_more": {"images": made.get("pool_more")},
+        "generate": {"identities": identities, **drawn},
+        "generate_more": {"identities": made.get("embed_more"), **drawn},
         "train_autoencoder": {"images": studied},
         "train_generator": {"images": studied, "autoencoder": made.get("train_autoencoder")},
         "calibrate": {"weights": made.get("train_generator"), "identities": made.get("embed")},
-        "train_recognizer": {"images": listed(made.get("generate"))},
+        "train_recognizer": {"images": listed(made.get("generate"), made.get("generate_more"))} | grouped,
         "evaluate": {"weights": made.get("train_recognizer")},
         "report": {
             "title": f"synface {config.recipe}".strip(),

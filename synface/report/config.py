@@ -26,6 +26,16 @@ class ReportConfig(StageConfig):
     recognizer: InputUri | None = Field(default=None, description="trained recognizer")
     evaluation: InputUri | None = Field(default=None, description="its evaluation")
     sweep: InputUri | None = Field(default=None, description="a finished sweep")
+    audits: list[NamedInput] = Field(
+        default=[], description="audits whose similarities stand side by side: [{name, uri}, ...]"
+    )
+    similarities: InputUri | None = Field(
+        default=None, description="`embed --similarities true` of images: shows them in groups by similarity"
+    )
+    similarity_groups: int = Field(default=5, ge=2, le=10)
+    embedder: InputUri | None = Field(
+        default=None, description="recognizer in whose space t-SNE lays out samples of a sweep's points"
+    )
     recognizers: list[NamedInput] = Field(default=[], description="further recognizers: [{name, uri}, ...]")
     evaluations: list[NamedInput] = Field(default=[], description="further evaluations: [{name, uri}, ...]")
     grid_identities: int = Field(default=10, ge=1, le=100, description="rows of the sample grid")
@@ -35,7 +45,11 @@ class ReportConfig(StageConfig):
     def _something_to_show(self) -> "ReportConfig":
         if not input_uris(self):
             raise ValueError("nothing to report: give at least one of pack, images, recognizer, evaluation, sweep")
-        for field in ("recognizers", "evaluations"):
+        if self.similarities is not None and self.images is None:
+            raise ValueError("similarities: give images too, the table that they were measured on")
+        if self.embedder is not None and self.sweep is None:
+            raise ValueError("embedder: lays out samples of a sweep's points; give sweep too")
+        for field in ("recognizers", "evaluations", "audits"):
             names = [item.name for item in getattr(self, field)]
             if len(set(names)) != len(names):
                 raise ValueError(f"{field}: names must differ, got {', '.join(names)}")

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from synface.report import figures, sweep
+from synface.report import figures, similarities, sweep
 from synface.report.data import Evaluation, Packing, Run
 from synface.report.parts import Drawn, Section, Table, percent
 
@@ -42,12 +42,16 @@ def tiles(run: Run) -> list[tuple[str, str, str]]:
 def sections(run: Run) -> list[Section]:
     """Every section that the run has data for, except the image grid and the provenance."""
     found = [] if run.sweep is None else sweep.sections(run.sweep)
+    if run.groups is not None:
+        found.append(similarities.groups(run.groups))
     if run.evaluations:
         found.append(results(run))
     if run.packing is not None:
         found.append(packing(run.packing))
     if any(t.history for t in run.trainings.values()):
         found.append(training(run))
+    if run.similarity:
+        found.append(similarities.inquiry(run.similarity))
     if run.evaluations:
         found.append(similarity(run))
         if any(_dimensions(e) for e in run.evaluations.values()):

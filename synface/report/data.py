@@ -1,22 +1,29 @@
 """What a report shows, read from the artifacts of a run. No drawing."""
 
 import json
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
 from synface.core.errors import InputError
+from synface.core.ranks import part_statistics, rank_groups
 from synface.core.rng import permutation
 from synface.core.sphere import nearest_cosine
+from synface.evaluate.audit import similarity_statistics
 from synface.report.config import ReportConfig
+from synface.report.space import Space, lay_out
 from synface.store import artifact, schemas, tables
 from synface.store import uri as uris
 
 #: larger tables are compared on a keyed sample of this many rows
 SAMPLE = 20_000
+#: a point's identities and images of each in the layout of a sweep's samples
+SPACE_IDENTITIES, SPACE_IMAGES = 10, 10
+#: images of an identity that a similarity group shows
+GROUP_IMAGES = 2
 HISTORY_FILE = "history.json"
 RESULTS_FILE = "results.json"
 SCORES_FILE = "data/scores.parquet"
@@ -67,13 +74,29 @@ class Evaluation:
 class Sweep:
     """Rows of a sweep's tables, one a trial and one a point, its numbers, and samples.
 
-    `samples` holds an encoded image of some identities at every point: identity -> point -> bytes.
+    `samples` holds an encoded image of some identities at every point: identity -> point -> bytes. `similarity` holds
+    `audit.similarity_statistics` of the points whose images were scored; `space` their layout, if it was asked.
     """
 
     trials: tuple[Mapping[str, Any], ...]
     points: tuple[Mapping[str, Any], ...]
     numbers: Mapping[str, Any]
     samples: Mapping[str, Mapping[int, bytes]]
+    similarity: Mapping[int, Mapping[str, Any]] = field(default_factory=dict)
+    space: Space | None = None
+
+
+@dataclass(frozen=True)
+class Groups:
+    """Images of some identities in groups by their similarity to the identity's centre, most similar first.
+
+    Attributes:
+        rows: identity -> group -> (image's row in the table, cosine, encoded image).
+        statistics: of each group, over all identities: images, mean, mean_highest, mean_lowest.
+    """
+
+    rows: Mapping[str, Mapping[int, Sequence[tuple[int, float, bytes]]]]
+    statistics: tuple[Mapping[str, float], ...]
 
 
 @dataclass(frozen=True)
@@ -96,6 +119,8 @@ class Run:
     evaluations: Mapping[str, Evaluation]
     sources: tuple[Source, ...]
     sweep: Sweep | None = None
+    similarity: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    groups: Groups | None = None
 
 
 def read(config: ReportConfig) -> Run:
@@ -117,12 +142,15 @@ def read(config: ReportConfig) -> Run:
         trainings={name: read_training(uri) for name, uri in recognizers.items()},
         evaluations={name: read_evaluation(uri) for name, uri in evaluations.items()},
         sources=tuple(_sources(config, recognizers, evaluations)),
-        sweep=read_sweep(config.sweep, config.grid_identities) if config.sweep else None,
+        sweep=read_sweep(config.sweep, config.grid_identities, config.embedder) if config.sweep else None,
+        similarity=_similarities(config),
+        groups=read_groups(config) if config.similarities else None,
     )
 
 
 def _sources(config: ReportConfig, recognizers: dict[str, str], evaluations: dict[str, str]) -> list[Source]:
     roles = [("pool", config.pool), ("identities", config.pack), ("images", config.images), ("sweep", config.sweep)]
+    roles += [("similarities", config.similarities), *((f"audit ({a.name})", a.uri) for a in config.audits)]
     roles += [(f"recognizer ({name})" if name != "this run" else "recognizer", u) for name, u in recognizers.items()]
     roles += [(f"evaluation ({name})" if name != "this run" else "evaluation", u) for name, u in evaluations.items()]
     return [Source(role, uri, artifact.require(uri)) for role, uri in roles if uri]
@@ -202,8 +230,72 @@ def read_evaluation(uri: str) -> Evaluation:
     return Evaluation(_json(uri, listed[RESULTS_FILE]), pairs, lines)
 
 
-def read_sweep(uri: str, identities: int) -> Sweep:
-    """The tables of a sweep, and the first image of some identities that every point has."""
+def _similarities(config: ReportConfig) -> dict[str, Mapping[str, Any]]:
+    """Similarity statistics by name: of the run's images, if they were scored, and of every audit."""
+    found: dict[str, Mapping[str, Any]] = {}
+    if config.images is not None and (scored := inquiry_similarity(config.images)) is not None:
+        found["this run"] = scored
+    for item in config.audits:
+        found[item.name] = artifact.require(item.uri, "audit").numbers["similarity"]
+    return found
+
+
+def inquiry_similarity(images: str) -> dict[str, Any] | None:
+    """Statistics of the cosines to the inquiries, of a table's first `SAMPLE` rows or a few more; None: not scored."""
+    names: list[str] = []
+    parts = []
+    for table in tables.iter_images(images):
+        if "similarity_inquiry" not in table.column_names:
+            return None
+        names += table["identity_id"].to_pylist()
+        parts.append(table["similarity_inquiry"].to_numpy(zero_copy_only=False).astype(np.float64))
+        if len(names) >= SAMPLE:
+            break
+    cosine_n = np.concatenate(parts) if parts else np.zeros(0)
+    if not len(cosine_n) or not np.isfinite(cosine_n).all():
+        return None
+    return similarity_statistics(cosine_n, np.unique(names, return_inverse=True)[1])
+
+
+def read_groups(config: ReportConfig) -> Groups:
+    """Statistics of the groups, and the first images of each group of some identities.
+
+    Raises:
+        InputError: the similarities are those of other images.
+    """
+    assert config.images is not None and config.similarities is not None
+    identity, similarity_n, digest = tables.read_similarities(config.similarities)
+    if digest != artifact.content_digest(config.images):
+        raise InputError(f"similarities {config.similarities}: those of other images than {config.images}")
+    label_n = np.unique(identity, return_inverse=True)[1]
+    group_n = rank_groups(similarity_n, label_n, config.similarity_groups)
+    statistics = []
+    for group in range(config.similarity_groups):
+        kept_n = group_n == group
+        found = part_statistics(similarity_n, label_n, kept_n) if kept_n.any() else {}
+        statistics.append({"images": int(kept_n.sum()), **found})
+    wanted: dict[int, tuple[str, int]] = {}
+    for name in list(dict.fromkeys(identity.tolist()))[: config.grid_identities]:
+        own = np.flatnonzero(identity == name)
+        for group in range(config.similarity_groups):
+            rows = own[group_n[own] == group]
+            best = rows[np.argsort(-similarity_n[rows], kind="stable")][:GROUP_IMAGES]
+            wanted |= {int(row): (name, group) for row in best}
+    pictures = tables.image_files(config.images, wanted)
+    shown: dict[str, dict[int, list[tuple[int, float, bytes]]]] = {}
+    for row, (name, group) in wanted.items():
+        shown.setdefault(name, {}).setdefault(group, []).append((row, float(similarity_n[row]), pictures[row]))
+    return Groups(shown, tuple(statistics))
+
+
+def read_sweep(uri: str, identities: int, embedder: str | None = None) -> Sweep:
+    """The tables of a sweep, and the first image of some identities that every point has.
+
+    Args:
+        uri: of the sweep.
+        identities: rows of the grid of samples.
+        embedder: lays out samples of every point; None: none are.
+    """
     manifest = artifact.require(uri, "sweep")
     listed = {f.path: f for f in manifest.files}
     found = [
@@ -214,8 +306,16 @@ def read_sweep(uri: str, identities: int) -> Sweep:
     places = {r["point"]: r["images"] for r in found[0] if r["images"] is not None and r["point"] in shown}
     store = manifest.numbers["store"]
     store = store if "/" in store else uris.join(uri, store)
-    samples = _first_images({point: uris.join(store, place) for point, place in places.items()}, identities)
-    return Sweep(tuple(found[0]), tuple(found[1]), manifest.numbers, samples)
+    images = {point: uris.join(store, place) for point, place in places.items()}
+    scored = {place: inquiry_similarity(place) for place in set(images.values())}
+    similarity = {point: scored[place] for point, place in images.items() if scored[place] is not None}
+    layout = None
+    if embedder is not None and images:
+        drawn = {point: read_grid(place, SPACE_IDENTITIES, SPACE_IMAGES).rows for point, place in images.items()}
+        layout = lay_out(drawn, embedder)
+    return Sweep(
+        tuple(found[0]), tuple(found[1]), manifest.numbers, _first_images(images, identities), similarity, layout
+    )
 
 
 def _first_images(images: Mapping[int, str], identities: int) -> dict[str, dict[int, bytes]]:

@@ -4,6 +4,7 @@ import time
 from typing import Any
 
 from synface.core.errors import InputError
+from synface.models import weights
 from synface.report.config import ReportConfig
 from synface.settings import input_uris
 from synface.store import artifact
@@ -15,23 +16,25 @@ try:
 except ImportError as missing:  # the extra is optional
     raise InputError('the report needs matplotlib and jinja2: pip install "synface[report]"') from missing
 
-from synface.report import data, figures, page
+from synface.report import data, figures, page, space
 from synface.report.content import sections, tiles
 
 PAGE = "report.html"
 KIND = "report"
+EMBEDDER = "embedder"
 
 
 def plan(config: ReportConfig) -> dict[str, Any]:
     """Which inputs would be shown; they must exist."""
-    kinds = {path: artifact.require(uri).kind for path, uri in input_uris(config).items()}
+    kinds = {path: artifact.require(uri).kind for path, uri in input_uris(config).items() if path != EMBEDDER}
+    _digests(config)
     return {"page": uris.join(config.output, PAGE), "inputs": kinds}
 
 
 def run(config: ReportConfig) -> dict[str, Any]:
     """Write the report, or answer from the finished one."""
     started = time.monotonic()
-    opened = artifact.open_output(config)
+    opened = artifact.open_output(config, _digests(config))
     if opened.finished is not None:
         return _result(config, opened.finished.numbers, True, started)
     shown = data.read(config)
@@ -52,6 +55,15 @@ def run(config: ReportConfig) -> dict[str, Any]:
     }
     artifact.commit(config, opened, KIND, files, numbers, {"matplotlib": matplotlib.__version__})
     return _result(config, numbers, False, started)
+
+
+def _digests(config: ReportConfig) -> dict[str, str]:
+    """Content digests of the inputs; of the embedder, which may be a built-in name, that of its weights."""
+    found = {path: artifact.content_digest(uri) for path, uri in input_uris(config).items() if path != EMBEDDER}
+    if config.embedder is not None:
+        space.check()
+        found[EMBEDDER] = weights.read_config(config.embedder).sha256
+    return found
 
 
 def _result(config: ReportConfig, numbers: dict[str, Any], cached: bool, started: float) -> dict[str, Any]:

@@ -1,6 +1,5 @@
 """The part of a page that shows a sweep: accuracy against the point, its tables, ranks of short trainings, trials."""
 
-import io
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -8,14 +7,15 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
-from PIL import Image
 
-from synface.report import figures
+from synface.report import figures, similarities
 from synface.report.data import Sweep
 from synface.report.parts import Drawn, Section, Table, percent
 from synface.report.published import PUBLISHED
 from synface.store import artifact
 
+#: the similarity factor, in recipes that ask for one
+M_PATH = "generate.variation.m"
 #: value, low, high; None where nobody measured it, or a single seed has no interval
 Estimate = tuple[float | None, float | None, float | None]
 
@@ -38,6 +38,9 @@ def sections(data: Sweep) -> list[Section]:
         found.append(_similarity(data))
     if data.samples:
         found.append(_samples(data))
+    if data.space is not None:
+        names = {p["point"]: _point(p, data, without=M_PATH) for p in data.points}
+        found.append(similarities.space(data.space, data.points, names, M_PATH))
     if data.numbers["early_ranks"]:
         found.append(_early(data))
     return [*found, _trials(data)]
@@ -112,7 +115,13 @@ def _similarity(data: Sweep) -> Section:
         "Similarity to the inquiry: what was asked (m, or the target of the dial), what the images table's scorer "
         "measured, and the share of images that it puts nearer to another inquiry. A dash: nobody measured it."
     )
-    return Section("similarity-asked", "Asked and realised", lead, [], [("", Table(header, cells))])
+    shown = [("", Table(header, cells))]
+    if data.similarity:
+        labels = dict(zip((p["point"] for p in data.points), _axis(data)[0], strict=True))
+        by_point = {labels[point]: row for point, row in sorted(data.similarity.items())}
+        shown.append(("Similarity to the inquiry", similarities.inquiry_table(by_point)))
+        lead = f"{lead} {similarities.INQUIRY_LEAD}"
+    return Section("similarity-asked", "Asked and realised", lead, [], shown)
 
 
 def _first_trials(data: Sweep) -> list[tuple[str, Mapping[str, Any]]]:
@@ -138,7 +147,7 @@ def _samples(data: Sweep) -> Section:
         "One identity a row, one point a column; the best point is boxed. A row has the same noise where the points "
         "differ only in what the generator is asked.",
         f"First images of {len(data.samples)} synthetic identities at {len(labels)} points",
-        sample_grid(data.samples, labels, None if best is None else best["point"]),
+        similarities.image_grid(data.samples, labels, None if best is None else best["point"]),
         ("identity", "point", "image_sha256"),
         rows,
     )
@@ -178,8 +187,8 @@ def _text(value: Any) -> str:
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 
-def _point(row: Mapping[str, Any], data: Sweep) -> str:
-    return _values({path: row[path] for path in data.numbers["paths"] if row[path] is not None})
+def _point(row: Mapping[str, Any], data: Sweep, without: str = "") -> str:
+    return _values({path: row[path] for path in data.numbers["paths"] if row[path] is not None and path != without})
 
 
 def _axis(data: Sweep) -> tuple[list[str], list[float] | None]:
@@ -203,31 +212,6 @@ def _benchmarks(points: Sequence[Mapping[str, Any]]) -> list[str]:
 
 def _estimate(point: Mapping[str, Any], column: str) -> Estimate:
     return point[f"{column} mean"], point[f"{column} low"], point[f"{column} high"]
-
-
-@figures.styled
-def sample_grid(samples: Mapping[str, Mapping[int, bytes]], labels: Mapping[int, str], boxed: int | None) -> Figure:
-    """Images in a grid.
-
-    Args:
-        samples: identity -> point -> encoded image.
-        labels: point -> heading of its column, in order.
-        boxed: the point whose column is framed.
-    """
-    columns = [point for point in labels if all(point in row for row in samples.values())]
-    side = figures.WIDTH / max(len(columns), 6)
-    figure, axes = figures.new_figure(len(samples), len(columns), 0.4 + side * len(samples))
-    for row, images in zip(axes, samples.values(), strict=True):
-        for ax, point in zip(row, columns, strict=True):
-            with Image.open(io.BytesIO(images[point])) as image:
-                ax.imshow(np.asarray(image.convert("RGB")), interpolation="none")
-            ax.set_xticks([])
-            ax.set_yticks([])
-            for spine in ax.spines.values():
-                spine.set(visible=point == boxed, color=figures.SERIES[1], linewidth=2)
-    for ax, point in zip(axes[0], columns, strict=True):
-        ax.set_title(labels[point], loc="center", fontsize=8.5, fontweight="normal")
-    return figure
 
 
 @figures.styled

@@ -14,7 +14,7 @@ import numpy as np
 from PIL import Image
 
 from synface.core import plugins
-from synface.core.errors import InputError
+from synface.core.errors import InputError, unknown_name
 from synface.store import images
 from synface.store import uri as uris
 from synface.store.formats.verification_bin import check_pairs, write_pack
@@ -23,6 +23,8 @@ SIDE = 112
 #: file suffixes that LFW-style names are tried with
 SUFFIXES = (".jpg", ".png", ".jpeg")
 Detector = Callable[[np.ndarray], np.ndarray | None]
+#: detector -> plug-in that takes its weights
+DETECTORS = {"yunet": "synface.models.yunet:YuNet"}
 Pair = tuple[str, str, bool]
 
 
@@ -83,6 +85,7 @@ def build(
     landmarks: str | None = None,
     detector: str | None = None,
     size: int | str = SIDE,
+    detector_weights: str | None = None,
 ) -> dict[str, Any]:
     """Write the pack; each image is read and aligned once. Aligned crops are stored as PNG, without further loss.
 
@@ -93,8 +96,10 @@ def build(
         pairs: URI of the list of pairs.
         output: URI of the new ``.bin``.
         landmarks: URI of the list of landmarks.
-        detector: ``package.module:attribute``: uint8 RGB [h, w, 3] -> five points float [5, 2], or None: no face.
+        detector: ``yunet``, or ``package.module:attribute``: uint8 RGB [h, w, 3] -> five points float [5, 2], or None:
+            no face.
         size: side of the crops, pixels.
+        detector_weights: URI of the detector's weights; the plug-in is called with it and returns the detector.
 
     Returns:
         uri, pairs, images (different ones), aligned.
@@ -109,7 +114,7 @@ def build(
     listed = parse_pairs(uris.read_bytes(pairs).decode("utf-8", "replace"), pairs)
     check_pairs(np.array([same for *_, same in listed], bool), pairs)
     points = parse_landmarks(uris.read_bytes(landmarks).decode("utf-8", "replace"), landmarks) if landmarks else None
-    find = plugins.load("detector", detector) if detector else None
+    find = load_detector(detector, detector_weights)
     files = {path for path, _ in uris.list_files(uri)}
     done: dict[str, bytes] = {}
     for name in dict.fromkeys(n for first, second, _ in listed for n in (first, second)):
@@ -125,6 +130,24 @@ def build(
         "images": len(done),
         "aligned": points is not None or find is not None,
     }
+
+
+def load_detector(name: str | None, weights: str | None) -> Detector | None:
+    """The detector of that name, with its weights where it has any; None without a name.
+
+    Raises:
+        InputError: unknown, not importable, weights that are missing or not its own.
+    """
+    if name is None:
+        if weights is not None:
+            raise InputError("--detector-weights without --detector")
+        return None
+    if ":" not in name and name not in DETECTORS:
+        raise unknown_name("detector", name, (*DETECTORS, "package.module:attribute"))
+    if name in DETECTORS and weights is None:
+        raise InputError(f"--detector {name} needs --detector-weights: the file of its weights, which you bring")
+    found = plugins.load("detector", DETECTORS.get(name, name))
+    return found if weights is None else found(weights)
 
 
 def _crop(place: str, path: str, points: dict[str, np.ndarray] | None, find: Detector | None, size: int) -> bytes:

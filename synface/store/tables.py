@@ -1,8 +1,9 @@
 """Parquet tables of artifacts: written as deterministic bytes, read only as the manifest lists them."""
 
 import io
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -12,6 +13,9 @@ from synface.store import uri as uris
 from synface.store.schemas import check_identities
 
 IDENTITIES_FILE = "data/identities.parquet"
+#: beside an identities table, where `embed` was asked to keep them; not part of it
+SIMILARITIES_FILE = "similarities.parquet"
+IMAGES_DIGEST = "images_digest"
 
 
 def parquet_bytes(table: pa.Table) -> bytes:
@@ -51,7 +55,8 @@ def read_identities(uri: str, dim: int | None = None) -> pa.Table:
         table = parse_parquet(uris.read_bytes(uri), uri)
     else:
         artifact.require(uri, "identities")
-        parts = [parse_parquet(read_listed(uri, f), f"{uri}/{f.path}") for f in listed_files(uri)]
+        entries = [f for f in listed_files(uri) if f.path != SIMILARITIES_FILE]
+        parts = [parse_parquet(read_listed(uri, f), f"{uri}/{f.path}") for f in entries]
         table = pa.concat_tables(parts).combine_chunks()
     check_identities(table, uri, dim)
     return table
@@ -62,9 +67,51 @@ def write_identities(output: str, table: pa.Table) -> artifact.FileEntry:
     return artifact.write_file(output, IDENTITIES_FILE, parquet_bytes(table), table.num_rows)
 
 
+def write_similarities(
+    output: str, identity_id: Sequence[str], similarity_n: np.ndarray, images_digest: str
+) -> artifact.FileEntry:
+    """Write each image's cosine to its identity's centre, in the order of the images table of that content digest."""
+    columns = {"identity_id": pa.array(identity_id, pa.string()), "similarity": np.asarray(similarity_n, np.float32)}
+    table = pa.table(columns).replace_schema_metadata({IMAGES_DIGEST: images_digest})
+    return artifact.write_file(output, SIMILARITIES_FILE, parquet_bytes(table), table.num_rows)
+
+
+def read_similarities(uri: str) -> tuple[np.ndarray, np.ndarray, str]:
+    """(identity_id [n], cosine float32 [n], content digest of the images) of what `write_similarities` wrote.
+
+    Raises:
+        InputError: none stand there, or they are damaged.
+    """
+    entry = next((f for f in artifact.require(uri, "identities").files if f.path == SIMILARITIES_FILE), None)
+    if entry is None:
+        raise InputError(
+            f"{uri}: has no {SIMILARITIES_FILE}; embed again, to another output, with --similarities true"
+        )
+    where = uris.join(uri, SIMILARITIES_FILE)
+    table = parse_parquet(read_listed(uri, entry), where)
+    metadata = table.schema.metadata or {}
+    if table.column_names != ["identity_id", "similarity"] or IMAGES_DIGEST.encode() not in metadata:
+        raise InputError(f"{where}: not a table of similarities; embed again with --similarities true")
+    identity = np.array(table["identity_id"].to_pylist(), np.str_)
+    return identity, table["similarity"].to_numpy(), metadata[IMAGES_DIGEST.encode()].decode()
+
+
 def iter_images(uri: str, columns: list[str] | None = None) -> Iterator[pa.Table]:
     """The shards of an images artifact, one table each, in the manifest's order, digests verified."""
     artifact.require(uri, "images")
     for entry in listed_files(uri):
         table = parse_parquet(read_listed(uri, entry), f"{uri}/{entry.path}")
         yield table if columns is None else table.select(columns)
+
+
+def image_files(uri: str, rows: Iterable[int]) -> dict[int, bytes]:
+    """Encoded images by their row in the whole images table; reads no further than the last of them."""
+    found: dict[int, bytes] = {}
+    wanted, start = sorted(set(rows)), 0
+    for table in iter_images(uri, ["image"]) if wanted else ():
+        here = [row for row in wanted if start <= row < start + table.num_rows]
+        found |= {row: table["image"][row - start].as_py()["bytes"] for row in here}
+        start += table.num_rows
+        if start > wanted[-1]:
+            break
+    return found

@@ -31,6 +31,20 @@ class Source(Settings):
     format: Literal["folder", "recordio", "webdataset"]
 
 
+class SimilarityGroup(Settings):
+    """One of several equal parts of each identity's images, by cosine to the identity's centre (``train.groups``)."""
+
+    identities: InputUri = Field(description="`embed --similarities true` of the same images table")
+    groups: int = Field(default=5, ge=2, le=100)
+    group: int = Field(default=0, ge=0, description="0: the most similar images")
+
+    @model_validator(mode="after")
+    def _one_of_them(self) -> "SimilarityGroup":
+        if self.group >= self.groups:
+            raise ValueError(f"group {self.group} of {self.groups}: 0 to {self.groups - 1}")
+        return self
+
+
 class Head(Settings):
     """How the classes of the softmax are held (``train.partial_fc``)."""
 
@@ -143,7 +157,7 @@ class WorkersHow(How):
     )
     decode_threads: int = Field(default=2, ge=1, le=64)
     prefetch: int = Field(default=2, ge=0, le=64, description="batches made ahead of the training thread; 0: none")
-    log_every: int = Field(default=50, ge=1, description="steps between TensorBoard points")
+    log_every: int = Field(default=50, ge=1, description="steps between points of the curves")
     rate: MeasuredRate = None
 
 
@@ -153,6 +167,9 @@ class TrainHow(WorkersHow):
     checkpoint_every: int | None = Field(default=None, ge=1, description="steps; default: every epoch")
     checkpoint_seconds: float = Field(
         default=60.0, ge=0, description="an epoch's end writes a checkpoint only if the last one is this old"
+    )
+    trackers: list[Literal["mlflow", "wandb"]] = Field(
+        default=[], description="besides TensorBoard; they read their usual environment variables on the workers"
     )
 
 
@@ -179,6 +196,9 @@ class TrainRecognizerConfig(StageConfig):
     )
     repeat: list[Annotated[float, Field(gt=0, le=1000)]] = Field(
         default=[], description="how often an epoch takes each table's (then each source's) images; default: once each"
+    )
+    similarity_group: SimilarityGroup | None = Field(
+        default=None, description="train on this part of each identity's images only"
     )
     backbone: str = Field(
         default="r18",
@@ -219,6 +239,8 @@ class TrainRecognizerConfig(StageConfig):
         count = len(self.images) + len(self.sources)
         if not count:
             raise ValueError("images: give at least one images table, or sources in a foreign format")
+        if self.similarity_group is not None and (len(self.images) != 1 or self.sources or self.repeat):
+            raise ValueError("similarity_group: give exactly one images table, no sources and no repeat")
         if self.repeat and len(self.repeat) != count:
             raise ValueError(f"repeat: {len(self.repeat)} numbers for {count} tables and sources")
         return self

@@ -53,6 +53,7 @@ class Catalog:
         classes: name of every class, sorted.
         encoded_bytes: of all images.
         repeat: how often an epoch takes the images of each shard.
+        kept: which images are trained on, bool [n]; None: all. The label of any other is -1.
     """
 
     shards: tuple[Shard | ForeignShard, ...]
@@ -60,10 +61,18 @@ class Catalog:
     classes: tuple[str, ...]
     encoded_bytes: int
     repeat: tuple[float, ...] = ()
+    kept: np.ndarray | None = None
+
+    @property
+    def used(self) -> int:
+        """Different images that are trained on."""
+        return len(self) if self.kept is None else int(self.kept.sum())
 
     @property
     def per_epoch(self) -> int:
         """Images that an epoch takes."""
+        if self.kept is not None:
+            return self.used
         return sum(drawn(s.rows, r) for s, r in zip(self.shards, self.repeat or [1] * len(self.shards), strict=True))
 
     def __len__(self) -> int:

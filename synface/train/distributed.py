@@ -28,7 +28,7 @@ from synface.train.config import TrainRecognizerConfig
 from synface.train.data import GIB, Catalog, ImageSource
 from synface.train.generator_config import StepsConfig
 from synface.train.loop import Diverged
-from synface.train.tracking import TensorBoard
+from synface.train.tracking import Add, boards
 
 CHECKPOINTS = "_synface/train"
 DIVERGED = "diverged"
@@ -188,10 +188,10 @@ def train_recognizer(
         catalog, config.image_size, config.how.memory_gb * GIB, config.shuffle_shards, config.how.decode_threads
     )
     try:
-        with TensorBoard(config.output, state.step, enabled=shape.rank == 0) as board:
+        with boards(config.output, state.step, config.how.trackers, enabled=shape.rank == 0) as add:
             return loop.run_steps(
                 config, catalog, source, shape, state, checkpoint_rule(config, shape, stopping),
-                saver(folder, shape, stopping), watcher(config, shape, state.step, board),
+                saver(folder, shape, stopping), watcher(config, shape, state.step, add),
             )  # fmt: skip
     except Stopped:
         return None
@@ -261,9 +261,9 @@ def saver(folder: str, shape: loop.Shape, stopping: Stopping) -> Callable[[loop.
 
 
 def watcher(
-    config: TrainRecognizerConfig, shape: loop.Shape, first_step: int, board: TensorBoard
+    config: TrainRecognizerConfig, shape: loop.Shape, first_step: int, add: Add
 ) -> Callable[[loop.State, float, float], None]:
-    """Progress on stderr and TensorBoard, from rank 0."""
+    """Progress on stderr and points of the curves, from rank 0."""
     if shape.rank != 0:
         return lambda state, loss, lr: None
     batch = config.global_batch_size
@@ -275,9 +275,9 @@ def watcher(
         metrics.show(metrics.LOSS, "train", loss)
         metrics.show(metrics.STEP, "train", state.step)
         if state.step % config.how.log_every == 0:
-            board.add(state.step, {"train/loss": loss, "train/lr": lr})
+            add(state.step, {"train/loss": loss, "train/lr": lr})
         if state.step % shape.epoch_steps == 0:
             entry = state.history[-1]
-            board.add(state.step, {"epoch/loss": entry["loss"], "epoch/accuracy": entry["accuracy"]})
+            add(state.step, {"epoch/loss": entry["loss"], "epoch/accuracy": entry["accuracy"]})
 
     return watch

@@ -153,6 +153,7 @@ def batches(
     rows = [shard.rows for shard in catalog.shards]
     for epoch in range(first_step // shape.epoch_steps, config.epochs):
         order = epoch_order(rows, config.shuffle_shards, config.seed, epoch, catalog.repeat)
+        order = order if catalog.kept is None else order[catalog.kept[order]]
         start = first_step - epoch * shape.epoch_steps if epoch == first_step // shape.epoch_steps else 0
         for step in range(start, shape.epoch_steps):
             index = order[rank_slice(step, config.global_batch_size, shape.rank, shape.world)]

@@ -5,6 +5,7 @@ import time
 from typing import Any
 
 from synface import settings
+from synface.core import ranks
 from synface.core.errors import InputError
 from synface.models import recognizers, weights
 from synface.ops.cluster import versions
@@ -12,7 +13,7 @@ from synface.ops.progress import say
 from synface.store import artifact, tables
 from synface.store import uri as uris
 from synface.store.formats.found import listing_digest
-from synface.train import data, distributed, loop, sources, steps_run
+from synface.train import data, distributed, groups, loop, sources, steps_run, tracking
 from synface.train.config import TrainRecognizerConfig
 
 KIND = "recognizer"
@@ -29,6 +30,8 @@ def plan(config: TrainRecognizerConfig) -> dict[str, Any]:
         rows[source.uri] = sum(shards[-1])
     repeat = config.repeat or [1.0] * len(shards)
     taken = sum(data.drawn(n, r) for part, r in zip(shards, repeat, strict=True) for n in part)
+    if config.similarity_group is not None:
+        taken = int(groups.read(config.similarity_group, config.images[0])[2].sum())
     steps = data.steps_per_epoch(taken, config.global_batch_size)
     return {
         "backbone": config.backbone,
@@ -45,8 +48,9 @@ def plan(config: TrainRecognizerConfig) -> dict[str, Any]:
 
 
 def check(config: TrainRecognizerConfig) -> None:
-    """InputError for a backbone that is not known."""
+    """InputError for a backbone that is not known, or a tracker that is not there."""
     recognizers.find(config.backbone)
+    tracking.check(config.how.trackers)
 
 
 def run(config: TrainRecognizerConfig) -> dict[str, Any]:
@@ -64,12 +68,18 @@ def run(config: TrainRecognizerConfig) -> dict[str, Any]:
     if opened.finished is not None:
         return steps_run.result(config, opened.finished.numbers, started, cached=True)
     catalog = data.scan(config.images, config.image_size, config.merge_identities, config.sources, config.repeat)
+    facts: dict[str, Any] = {}
+    if config.similarity_group is not None:
+        label_n, similarity_n, kept_n = groups.read(config.similarity_group, config.images[0])
+        catalog = groups.select(catalog, kept_n)
+        facts["similarity_group"] = ranks.part_statistics(similarity_n, label_n, kept_n)
+        say(f"train: group {config.similarity_group.group} by similarity: {facts['similarity_group']}")
     data.steps_per_epoch(catalog.per_epoch, config.global_batch_size)
     if config.head.sharded and len(catalog.classes) < config.numerics.num_workers:
         raise InputError(
             f"head.sharded: {len(catalog.classes)} classes for {config.numerics.num_workers} workers; each needs one"
         )
-    say(f"train: {config.backbone} on {len(catalog)} images of {len(catalog.classes)} identities")
+    say(f"train: {config.backbone} on {catalog.used} images of {len(catalog.classes)} identities")
     checkpoint = distributed.fit(config, catalog)
     shape = loop.shape_of(config, catalog)
     state = loop.build_state(config, shape)
@@ -78,13 +88,14 @@ def run(config: TrainRecognizerConfig) -> dict[str, Any]:
     stated = weights_config(config, opened, state)
     entries = steps_run.write_weights(config, state.model.backbone, stated, state.history)
     numbers = {
-        "images": len(catalog),
+        "images": catalog.used,
         "classes": len(catalog.classes),
         "parameters": recognizers.parameter_count(state.model.backbone),
         "epochs": config.epochs,
         "steps": state.step,
         "loss": state.history[-1]["loss"],
         "accuracy": state.history[-1]["accuracy"],
+        **facts,
     }
     artifact.commit(config, opened, KIND, entries, numbers, versions())
     remove_checkpoints(config.output)

@@ -67,6 +67,35 @@ def test_identities_are_the_mean_directions(ray_cluster, toy, recognizer, tmp_pa
 
 
 @pytest.mark.ray
+def test_similarities_to_the_mean_stand_beside_the_table(ray_cluster, toy, recognizer, tmp_path):
+    config = config_of(toy, tmp_path / "out", recognizer, similarities=True)
+    run.run(config)
+    plain = config_of(toy, tmp_path / "plain", recognizer)
+    run.run(plain)
+    kept = [f.sha256 for f in artifact.require(plain.output).files]
+    assert kept == [f.sha256 for f in artifact.require(config.output).files if f.path == tables.IDENTITIES_FILE]
+    assert tables.read_identities(config.output).equals(tables.read_identities(plain.output))
+    identity, similarity, digest = tables.read_similarities(config.output)
+    assert identity.tolist() == [f"toy-{i:03d}" for i in range(5) for _ in range(4)]
+    assert digest == artifact.content_digest(toy)
+    embedder = Embedder.from_pretrained(recognizer, threads=1, micro_batch=8)
+    x = np.array([embedder.embed(pixels(i, k, SIZE)[None])[0] for i in range(5) for k in range(4)])
+    np.testing.assert_allclose(similarity, (x * naive(recognizer).repeat(4, 0)).sum(1), atol=1e-6)
+    with pytest.raises(InputError, match=r"no similarities\.parquet"):
+        tables.read_similarities(plain.output)
+
+
+def test_similarities_are_those_of_all_images_of_a_table(toy, recognizer, tmp_path):
+    with pytest.raises(InputError, match="leave images_per_identity out"):
+        config_of(toy, tmp_path / "out", recognizer, similarities=True, images_per_identity=2)
+    folder = tmp_path / "people"
+    folder.mkdir()
+    (folder / "a.png").write_bytes(images.encode(pixels(0, 0, SIZE), "png", 0, "algorithmicMedia"))
+    with pytest.raises(InputError, match="no finished synface result stands there"):
+        run.plan(config_of(str(folder), tmp_path / "out", recognizer, similarities=True))
+
+
+@pytest.mark.ray
 def test_actors_limits_and_kept_parts_change_no_bit(ray_cluster, toy, recognizer, tmp_path):
     one = config_of(toy, tmp_path / "one", recognizer, images_per_identity=2, how={"actors": 1})
     two = config_of(toy, tmp_path / "two", recognizer, images_per_identity=2, how={"actors": 3})

@@ -28,6 +28,10 @@ COUNTS = {
     "sweep_identities": (9, 3, 0),
     "sweep_hyperface": (33, 11, 0),
     "sweep_margin": (12, 1, 0),
+    "sweep_groups": (15, 0, 0),
+    "sweep_groups_tiny": (15, 0, 0),
+    "sweep_volumes": (9, 2, 0),
+    "sweep_volumes_tiny": (9, 2, 0),
 }
 
 
@@ -43,8 +47,29 @@ def test_a_preset_plans(path, monkeypatch):
     monkeypatch.chdir(ROOT)
     _, found = preset(path)
     made = {name: len(places) for name, places in uses(found).items()}
-    assert (len(found), made["generate"], made.get("train_generator", 0)) == COUNTS[path.stem]
+    assert (len(found), made.get("generate", 0), made.get("train_generator", 0)) == COUNTS[path.stem]
     assert made.get("train_autoencoder", 1) <= 2
+    assert made.get("generate_more", 1) == made.get("pool_more", 1) == 1
+
+
+def test_groups_are_parts_of_one_pool_and_volumes_are_two_datasets(monkeypatch):
+    monkeypatch.chdir(ROOT)
+    _, found = preset(ROOT / "jobs/configs/sweep_groups_tiny.yaml")
+    assert {name: len(places) for name, places in uses(found).items()} == {
+        "pool": 1, "embed": 1, "train_recognizer": 15, "evaluate": 15,
+    }  # fmt: skip
+    stages = found[1].whole.stages
+    group = stages["train_recognizer"].similarity_group
+    assert (group.group, group.identities) == (1, stages["embed"].output) and stages["embed"].similarities
+    assert stages["train_recognizer"].images == [stages["pool"].output]
+    _, found = preset(ROOT / "jobs/configs/sweep_volumes_tiny.yaml")
+    images = [t.whole.stages["train_recognizer"].images for t in found[:3]]
+    stages = found[2].whole.stages
+    assert images[2] == [stages["generate"].output, stages["generate_more"].output]
+    assert images[1] == images[2][:1] and len(images[0]) == 1 and images[0] != images[1]
+    assert stages["generate_more"].identities == stages["embed_more"].output
+    people = {n: set(range(s.first_seed, s.first_seed + s.num_identities)) for n, s in stages.items() if "pool" in n}
+    assert not people["pool"] & people["pool_more"]
 
 
 def test_the_weights_are_the_users_choice(monkeypatch):

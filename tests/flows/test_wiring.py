@@ -102,6 +102,31 @@ def test_a_loop_waits_for_the_generator_that_the_recipe_trains():
     assert stages["closed_loop"].weights == stages["generate"].cemiface.weights == "/runs/x/calibrated"
 
 
+def test_a_second_dataset_of_other_people_is_trained_on_too():
+    more = {
+        "generator_images": {**FULL["pool"], "first_seed": 100},
+        "train_autoencoder": {},
+        "train_generator": {},
+        "generate": DRAWN,
+        "pool_more": {**FULL["pool"], "first_seed": 50},
+        "embed_more": FULL["embed"],
+        "generate_more": {**DRAWN, "images_per_identity": 1},
+    }
+    stages = wired(**more)
+    assert list(stages)[2:4] == ["pool_more", "embed_more"]
+    assert list(stages)[-5:-2] == ["generate", "generate_more", "train_recognizer"]
+    assert stages["generate_more"].identities == stages["embed_more"].output == "/runs/x/pool_more"
+    assert stages["generate_more"].cemiface.weights == stages["generate"].cemiface.weights == "/runs/x/generator"
+    assert stages["train_recognizer"].images == ["/runs/x/images", "/runs/x/images_more"]
+
+
+def test_groups_by_similarity_are_parts_of_the_embedded_pool():
+    training = {**FULL["train_recognizer"], "similarity_group": {"group": 2}}
+    stages = wired(pack=None, generate=None, report=None, train_recognizer=training)
+    assert stages["train_recognizer"].images == ["/runs/x/pool_images"]
+    assert stages["train_recognizer"].similarity_group.identities == "/runs/x/pool"
+
+
 def test_the_papers_recipe_is_a_paper_generator():
     recipe = read_recipe(str(ROOT / "jobs/configs/cemiface_tiny_paper.yaml"), (*STEPS, "pool"))
     config = build(

@@ -31,7 +31,7 @@ def accuracies(point, seed):
     return {"all": mean, "heads-val": mean, "heads-val/frontal": frontal, "heads-val/pose": pose}
 
 
-def make_sweep(folder, **fields):
+def make_sweep(folder, scored=None, **fields):
     """A sweep's tables, through the functions that write them; the last trial failed."""
     _, _, trials = planned(**fields)
     rows = []
@@ -43,7 +43,7 @@ def make_sweep(folder, **fields):
         similarity = {"asked": VALUES[t.point], "realised": 0.25 + 0.1 * t.point}
         rows.append(outcome.Row(t, *state, short, test, similarity, "section generate: <broken>" if failed else ""))
     for place in {outcome.images_key(t) for t in trials}:
-        make_images(folder / "shared" / place, identities=4, images=2)
+        make_images(folder / "shared" / place, identities=4, images=2, similarity=scored)
     paths = list(dict.fromkeys(path for t in trials for path in t.values))
     summaries = outcome.point_summaries(rows, "all")
     parts = {

@@ -102,8 +102,14 @@ def test_given_landmarks_align(folder, tmp_path):
         assert np.array_equal(np.asarray(Image.open(io.BytesIO(pack.encoded[row]))), blob(person, 0))
     pair_pack.build(*arguments, detector=f"{__name__}:corner_detector", size="32")
     assert read_pack(str(tmp_path / "a.bin")).encoded == pack.encoded
+    pair_pack.build(*arguments, detector=f"{__name__}:weighted_detector", detector_weights="corner", size="32")
+    assert read_pack(str(tmp_path / "a.bin")).encoded == pack.encoded
     with pytest.raises(InputError, match="no face was detected"):
         pair_pack.build(*arguments, detector=f"{__name__}:blind_detector")
+
+
+def weighted_detector(weights):
+    return {"corner": corner_detector, "blind": blind_detector}[weights]
 
 
 def corner_detector(pixels):
@@ -135,7 +141,10 @@ def test_bad_options_are_refused(folder, tmp_path):
     pairs = str(lfw_pairs(tmp_path / "pairs.txt"))
     for options, message in (
         ({"size": "big"}, "--size 'big'"), ({"landmarks": "a", "detector": "b:c"}, "not both"),
-        ({"detector": "nothing"}, "package.module:attribute"), ({"detector": "no.such:thing"}, "cannot be imported"),
+        ({"detector": "nothing"}, "known: package.module:attribute, yunet"),
+        ({"detector": "no.such:thing"}, "cannot be imported"),
+        ({"detector": "yunet"}, "--detector yunet needs --detector-weights"),
+        ({"detector_weights": "a.onnx"}, "--detector-weights without --detector"),
     ):  # fmt: skip
         with pytest.raises(InputError, match=message):
             pair_pack.build(str(folder), pairs, str(tmp_path / "x.bin"), **options)
