@@ -66,7 +66,7 @@ def open_identities(config: GenerateConfig, description: Description, scorer: Sc
         if scorer is not None:
             scoring.references(config, scorer, None)
         return Identities(config.num_identities or 0, None)
-    table = tables.read_identities(config.identities)
+    table = tables.read_identities(config.identities, description.embedding_dim)
     if description.embedder_sha256:
         stated = schemas.metadata_of(table.schema)
         where = f"identities {config.identities}"

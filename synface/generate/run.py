@@ -7,12 +7,14 @@ from synface.core.errors import PartialError, SynfaceError
 from synface.generate import scoring
 from synface.generate.config import GenerateConfig
 from synface.generate.distributed import generate
+from synface.generate.estimate import gpu_estimate
 from synface.generate.generators import Description, find_generator
 from synface.generate.identities import Identities, open_identities
 from synface.generate.plan import ShardPlan, plan_shards
 from synface.generate.scoring import Scorer
 from synface.generate.versions import open_table
 from synface.ops import cluster
+from synface.ops.progress import say
 from synface.store import artifact, card, erasure, ledger
 from synface.store import uri as uris
 
@@ -35,7 +37,15 @@ def plan(config: GenerateConfig) -> dict[str, Any]:
         "scorer_sha256": None if scorer is None else scorer.sha256,
         "licence": description.licence,
         "core_minutes": round(shards.images / description.images_per_minute, 2),
+        **_estimated(config, description, shards.images),
     }
+
+
+def _estimated(config: GenerateConfig, description: Description, images: int) -> dict[str, Any]:
+    """GPU hours, where the generator knows its arithmetic."""
+    if description.teraflop_per_image is None:
+        return {}
+    return {"estimate": gpu_estimate(images, description.teraflop_per_image, config.how.cost_per_hour)}
 
 
 def run(config: GenerateConfig) -> dict[str, Any]:
@@ -52,6 +62,8 @@ def run(config: GenerateConfig) -> dict[str, Any]:
     opened, shards = open_table(config, description, scorer, identities)
     if opened.finished is not None and not opened.finished.numbers["failed"]:
         return _result(config, opened.finished.numbers, started, cached=True)
+    sources = "; ".join(f"{name}: {text}" for name, text in description.sources.items())
+    say(f"generate: licence of the images: {description.licence} (made with {sources})")
     ledger.write_work(config.output, shards.shards, shards.images)
     versions = cluster.versions() | {f"generator:{description.name}": description.version}
     entries = generate(config, identities, shards, versions, erasure.erased(config.output))
