@@ -4,7 +4,7 @@
 
 Both draw batches of the same faces with the same networks, steps and guidance, taking turns in one process; the bare
 pipeline is given its prompts ready-made and draws plain noise. And a batch of 8 against batches of 1. Asked: at least
-0.95 of the pipeline's images/s, and a batch of 8 at least as fast per picture as a batch of 1. Needs the extra arc2face.
+0.95 of its images/s, and a batch of 8 at least as fast per picture as batches of 1. Needs synface[arc2face].
 """
 
 import argparse

@@ -198,7 +198,7 @@ def test_people_of_another_recognizer(config_of, tmp_path, capsys):
     assert plan(config_of(identities=other, options={"embedder": OTHER}))["images"] == 9  # the same one, converted
     capsys.readouterr()
     assert plan(config_of(identities=other, options={"embedder": "any"}))["images"] == 9
-    assert "is not checked" in capsys.readouterr().err
+    assert "not checked; identities of another recognizer" in capsys.readouterr().err
     short = write_people(tmp_path / "short", dim=256)
     with pytest.raises(InputError, match="have 256 dimensions, expected 512"):
         plan(config_of(identities=short, options={"embedder": "any"}))

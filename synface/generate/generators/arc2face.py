@@ -125,9 +125,7 @@ def settings(config: GenerateConfig) -> Arc2faceSettings:
 def _embedder(asked_for: str, found: files.Found) -> str:
     """sha256 of the recognizer whose embeddings are drawn; empty: any."""
     if asked_for == "any":
-        say(
-            "generate: arc2face.embedder any: the recognizer is not checked; another one's identities become other people"
-        )
+        say("generate: arc2face.embedder any: not checked; identities of another recognizer become other people")
         return ""
     if asked_for != "own":
         return asked_for

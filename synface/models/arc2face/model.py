@@ -35,8 +35,8 @@ EMBEDDING_DIM = 512
 #: of a picture, by the sizes of Stable Diffusion 1.5 at 64x64 latents (torch.utils.flop_counter, 2 a multiply-add)
 UNET_TERAFLOP = 0.803
 DECODE_TERAFLOP = 2.515
-#: millions of numbers: U-Net, text encoder, VAE
-PARAMETERS = {"unet": 859.5, "encoder": 123.1, "vae": 83.7}
+#: time steps of the process that the LCM-LoRA was distilled from; it takes some of them
+LCM_TEACHER_STEPS = 50
 
 
 @dataclass(frozen=True)
@@ -58,6 +58,11 @@ class Arc2faceSettings:
     dtype: str = "float32"
     micro_batch: int = 16
     decode_batch: int = 1
+
+    def __post_init__(self) -> None:
+        most = LCM_TEACHER_STEPS if self.lcm else 1000
+        if not 1 <= self.steps <= most:
+            raise InputError(f"arc2face.steps = {self.steps}: from 1 to {most}{' with lcm_lora' if self.lcm else ''}")
 
     @classmethod
     def of(cls, lcm: bool, steps: int | None = None, guidance: float | None = None, **more: Any) -> "Arc2faceSettings":
@@ -106,7 +111,6 @@ class Arc2Face:
                 f"{unet.config['cross_attention_dim']}: not the two parts of one Arc2Face"
             )
         self._schedule = json.loads((base / "scheduler" / "scheduler_config.json").read_text())
-        self.scheduler()  # steps that it cannot take are refused here
         self._ids, self._place, empty = _tokens(base / "tokenizer", self._encoder.config.max_position_embeddings)
         with torch.inference_mode():
             self._null = self._encoder(input_ids=empty.to(device)).last_hidden_state
@@ -121,10 +125,7 @@ class Arc2Face:
         """A fresh scheduler over Stable Diffusion's noise schedule, its time steps set."""
         kind = LCMScheduler if self.settings.lcm else DPMSolverMultistepScheduler
         scheduler = kind.from_config(self._schedule)
-        try:
-            scheduler.set_timesteps(self.settings.steps)
-        except ValueError as error:
-            raise InputError(f"arc2face.steps = {self.settings.steps}: {error}") from error
+        scheduler.set_timesteps(self.settings.steps)
         return scheduler
 
     def encode(self, embedding_nd: Tensor) -> Tensor:

@@ -103,6 +103,8 @@ def test_published_settings():
     assert Arc2faceSettings.of(False) == Arc2faceSettings(25, 3.0, False)
     assert Arc2faceSettings.of(True) == Arc2faceSettings(4, 1.0, True)
     assert Arc2faceSettings.of(True, steps=2).steps == 2
+    with pytest.raises(InputError, match=r"arc2face.steps = 51: from 1 to 50 with lcm_lora"):
+        Arc2faceSettings.of(True, steps=51)
     # 25 guided steps and a decoded picture, at two operations a multiply-add
     assert Arc2faceSettings.of(False).teraflop == pytest.approx(50 * 0.803 + 2.515)
     assert Arc2faceSettings.of(True, steps=2).teraflop == pytest.approx(2 * 0.803 + 2.515)
