@@ -36,7 +36,7 @@ def build(folder: Path, with_embedder: bool = True) -> dict[str, str]:
     with torch.no_grad():
         for name, value in unet.named_parameters():
             if "attn2.to_v" in name or "attn2.to_out.0.weight" in name:
-                value *= 8  # so that the face is seen in the pictures of random weights
+                value *= 24  # so that the face is seen in the pictures of random weights
     unet.save_pretrained(own / "arc2face")
     _encoder(own / "encoder", size)
     if with_embedder:

@@ -10,12 +10,15 @@ UTILISATION = 0.4
 FORMULA = "images x teraflop_per_image / (GPU's dense 16-bit teraflop/s x {share}) / 3600"
 
 
-def gpu_estimate(images: int, teraflop_per_image: float, cost_per_hour: float | None = None) -> dict[str, Any]:
+def gpu_estimate(
+    images: int, teraflop_per_image: float, network_gb: float, cost_per_hour: float | None = None
+) -> dict[str, Any]:
     """GPU hours by type of GPU, images per second of one, and cost.
 
     Args:
         images: to be made.
         teraflop_per_image: counted from the network's layers (2 a multiply-add).
+        network_gb: memory of the networks: numbers x bytes of each.
         cost_per_hour: of one GPU, in any unit.
     """
     rate = {name: speed * UTILISATION / teraflop_per_image for name, speed in GPUS.items()}
@@ -25,6 +28,7 @@ def gpu_estimate(images: int, teraflop_per_image: float, cost_per_hour: float | 
         "formula": FORMULA.format(share=UTILISATION),
         "teraflop_per_image": round(teraflop_per_image, 3),
         "images_per_second": {name: round(r, 3) for name, r in rate.items()},
+        "memory_gb": f"{network_gb:.2f} for the networks (numbers x bytes); activations come on top, not estimated",
         "gpu_hours": {name: round(h, 2) for name, h in hours.items()},
     }
     if cost_per_hour is not None:

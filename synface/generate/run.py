@@ -45,7 +45,8 @@ def _estimated(config: GenerateConfig, description: Description, images: int) ->
     """GPU hours, where the generator knows its arithmetic."""
     if description.teraflop_per_image is None:
         return {}
-    return {"estimate": gpu_estimate(images, description.teraflop_per_image, config.how.cost_per_hour)}
+    arithmetic = description.teraflop_per_image, description.network_gb
+    return {"estimate": gpu_estimate(images, *arithmetic, config.how.cost_per_hour)}
 
 
 def run(config: GenerateConfig) -> dict[str, Any]:

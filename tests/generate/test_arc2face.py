@@ -142,11 +142,12 @@ def test_the_verb_writes_marked_images_with_their_licences(config_of, ray_cluste
 def test_a_dry_run_estimates_and_says_so(config_of):
     found = plan(config_of(options={"steps": 25}, how={"max_actors": 1, "max_cost": 50, "cost_per_hour": 2}))
     estimate = found["estimate"]
+    assert estimate["memory_gb"].startswith("4.26 for the networks")  # 1,066 million numbers of 4 bytes
     assert "estimate" in estimate["is"] and "images x" in estimate["formula"]
     per_image = 50 * 0.803 + 2.515
     hours = 9 * per_image / (GPUS["A100"] * UTILISATION) / 3600
     assert estimate["gpu_hours"]["A100"] == pytest.approx(hours, abs=0.005)
-    whole = gpu_estimate(640_000, per_image, 2.0)
+    whole = gpu_estimate(640_000, per_image, 2.132, 2.0)
     assert whole["gpu_hours"]["A100"] == pytest.approx(640_000 * per_image / (312 * 0.4) / 3600, rel=1e-3)
     assert whole["cost"]["A100"] == pytest.approx(2 * whole["gpu_hours"]["A100"], rel=1e-3)
 

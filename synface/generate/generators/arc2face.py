@@ -57,7 +57,7 @@ class Arc2faceGenerator:
         options = config.arc2face
         if options.landmarks:
             plugins.load("arc2face.landmarks", options.landmarks)
-        found = find(config)
+        sampler, found = settings(config), find(config)
         embedder = _embedder(options.embedder, found["weights"])
         return Description(
             name="arc2face",
@@ -71,7 +71,8 @@ class Arc2faceGenerator:
             embedder="ArcFace of Arc2Face" if embedder else "",
             embedder_sha256=embedder,
             embedding_dim=EMBEDDING_DIM,
-            teraflop_per_image=settings(config).teraflop,
+            teraflop_per_image=sampler.teraflop,
+            network_gb=sampler.network_gb,
             digests={f"arc2face.{k}": f.sha256 for k, f in found.items()},
         )
 

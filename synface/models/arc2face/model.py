@@ -35,6 +35,8 @@ EMBEDDING_DIM = 512
 #: of a picture, by the sizes of Stable Diffusion 1.5 at 64x64 latents (torch.utils.flop_counter, 2 a multiply-add)
 UNET_TERAFLOP = 0.803
 DECODE_TERAFLOP = 2.515
+#: numbers in U-Net, text encoder and VAE of Stable Diffusion 1.5
+PARAMETERS = 859_520_964 + 123_060_480 + 83_653_863
 #: time steps of the process that the LCM-LoRA was distilled from; it takes some of them
 LCM_TEACHER_STEPS = 50
 
@@ -76,6 +78,11 @@ class Arc2faceSettings:
         """Of one picture, at Stable Diffusion 1.5's size."""
         return self.steps * (1 if self.guidance == 1 else 2) * UNET_TERAFLOP + DECODE_TERAFLOP
 
+    @property
+    def network_gb(self) -> float:
+        """Memory of the networks at that size; what they compute comes on top."""
+        return PARAMETERS * STORED_DTYPES[self.dtype].itemsize / 1e9
+
 
 class Arc2Face:
     """Loaded weights.
@@ -97,10 +104,10 @@ class Arc2Face:
             unet = _whole(UNet2DConditionModel, own / "arc2face")
             self._encoder = self._ready(_text_encoder(own / "encoder"))
             self._vae = self._ready(_whole(AutoencoderKL, base / "vae"))
-        if "lcm_lora" in found:
-            place = found["lcm_lora"].folder / files.LORA
-            lora.merge_(unet, safetensors.torch.load_file(place), str(place))
-        self._unet: Any = self._ready(unet)
+            if "lcm_lora" in found:
+                place = found["lcm_lora"].folder / files.LORA
+                lora.merge_(unet, safetensors.torch.load_file(place), str(place))
+            self._unet: Any = self._ready(unet)
         size = unet.config["sample_size"]
         self._shape = (unet.config["in_channels"], size, size)
         self.image_size = size * 2 ** (len(self._vae.config.block_out_channels) - 1)
@@ -273,11 +280,16 @@ def _tokens(folder: Path, length: int) -> tuple[Tensor, int, Tensor]:
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Without diffusers' advice to install accelerate."""
-    log = logging.getLogger("diffusers")
+    """Without diffusers' advice on other ways to load, and without a bar for every file."""
+    from transformers.utils import logging as bars
+
+    log, shown = logging.getLogger("diffusers"), bars.is_progress_bar_enabled()
     before = log.level
     log.setLevel(logging.ERROR)
+    bars.disable_progress_bar()
     try:
         yield
     finally:
         log.setLevel(before)
+        if shown:
+            bars.enable_progress_bar()

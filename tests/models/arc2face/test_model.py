@@ -56,7 +56,7 @@ def test_the_prompt_is_the_one_of_a_vocabulary_that_knows_the_face(found, model,
     assert (together[0] - together[1]).abs().max() > 0.1
 
 
-@pytest.mark.parametrize("guidance", [3.0, 1.0])
+@pytest.mark.parametrize("guidance", [3.0, pytest.param(1.0, marks=pytest.mark.slow)])
 def test_pictures_are_those_of_diffusers_pipeline(found, model, faces, guidance):
     """The published way, one face at a time: StableDiffusionPipeline with DPMSolverMultistepScheduler."""
     from diffusers import StableDiffusionPipeline
