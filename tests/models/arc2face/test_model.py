@@ -147,7 +147,8 @@ def test_half_precision_draws_the_same_picture(found, model, faces):
     half = Arc2Face(found, dataclasses.replace(SHORT, dtype="bfloat16"))
     keys = [("p", k) for k in range(2)]
     a, b = half.sample(faces[:2], 0, keys).astype(float), model.sample(faces[:2], 0, keys).astype(float)
-    assert 0 < np.abs(a - b).mean() < 0.1 * np.abs(b - b.mean()).mean() + 1
+    # far nearer to its own picture than two pictures are to each other
+    assert 0 < np.abs(a - b).mean() < 0.25 * np.abs(b[0] - b[1]).mean()
 
 
 def test_attention_is_pytorchs(model):
