@@ -70,7 +70,7 @@ def lora_of(unet) -> dict[str, torch.Tensor]:
 def _encoder(folder: Path, vocabulary: int) -> None:
     """As published: ``pytorch_model.bin``, its keys below ``text_model``."""
     config = CLIPTextConfig(
-        vocab_size=vocabulary, hidden_size=768, intermediate_size=32, num_hidden_layers=2, num_attention_heads=12,
+        vocab_size=vocabulary, hidden_size=768, intermediate_size=32, num_hidden_layers=1, num_attention_heads=12,
         projection_dim=768, bos_token_id=vocabulary - 2, eos_token_id=vocabulary - 1,
     )  # fmt: skip
     model = CLIPTextModel(config)

@@ -26,7 +26,9 @@ def from_the_page(tmp_path, monkeypatch):
     (command,) = re.findall(r"```\n(synface generate.*?)```", text, re.DOTALL)
     (tmp_path / "discs.py").write_text(code)
     monkeypatch.syspath_prepend(tmp_path)
-    yield lambda **over: build(GenerateConfig, merge(parse_overrides(shlex.split(command.replace("\\\n", " "))[2:]), over))
+    yield lambda **over: build(
+        GenerateConfig, merge(parse_overrides(shlex.split(command.replace("\\\n", " "))[2:]), over)
+    )
     sys.modules.pop("discs", None)
 
 
