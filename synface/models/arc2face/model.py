@@ -98,11 +98,13 @@ class Arc2Face:
         device: str = "cpu",
         compiled: bool = False,
     ) -> None:
+        from transformers import CLIPTextModel  # an extra
+
         base, own = found["base"].folder, found["weights"].folder
         self.settings, self._device, self._dtype = settings, device, STORED_DTYPES[settings.dtype]
         with _quiet():
             unet = _whole(UNet2DConditionModel, own / "arc2face")
-            self._encoder = self._ready(_text_encoder(own / "encoder"))
+            self._encoder = self._ready(_whole(CLIPTextModel, own / "encoder"))
             self._vae = self._ready(_whole(AutoencoderKL, base / "vae"))
             if "lcm_lora" in found:
                 place = found["lcm_lora"].folder / files.LORA
@@ -130,7 +132,7 @@ class Arc2Face:
 
     def scheduler(self) -> DPMSolverMultistepScheduler | LCMScheduler:
         """A fresh scheduler over Stable Diffusion's noise schedule, its time steps set."""
-        kind = LCMScheduler if self.settings.lcm else DPMSolverMultistepScheduler
+        kind: Any = LCMScheduler if self.settings.lcm else DPMSolverMultistepScheduler
         scheduler = kind.from_config(self._schedule)
         scheduler.set_timesteps(self.settings.steps)
         return scheduler
@@ -193,7 +195,7 @@ class Arc2Face:
         prompt = self.encode(padded(embedding))
         if guided:
             prompt = torch.cat([self._null.expand(size, -1, -1), prompt])
-        scheduler = self.scheduler()
+        scheduler: Any = self.scheduler()
         unused = torch.Generator().manual_seed(0)  # the LCM's step draws noise of its own, which is not taken
         x = noise(sampling.NOISE_STREAM) * scheduler.init_noise_sigma
         for step, t in enumerate(scheduler.timesteps):
@@ -204,7 +206,7 @@ class Arc2Face:
             if guided:
                 null, conditional = prediction.chunk(2)
                 prediction = null + settings.guidance * (conditional - null)
-            if isinstance(scheduler, LCMScheduler):
+            if settings.lcm:
                 _, x = scheduler.step(prediction, t, x, generator=unused, return_dict=False)
                 if step + 1 < len(scheduler.timesteps):
                     after = scheduler.timesteps[step + 1].expand(size)
@@ -233,25 +235,11 @@ class Arc2Face:
 
 
 def _whole(kind: Any, folder: Path) -> Any:
-    """A diffusers network of a local folder, float32; every tensor of it must be in the file."""
+    """A network of diffusers or transformers in a local folder, float32; every tensor of it must be in the file."""
     try:
         module, info = kind.from_pretrained(folder, local_files_only=True, output_loading_info=True)
     except (OSError, ValueError, RuntimeError, safetensors.SafetensorError) as error:
         raise InputError(f"{folder}: cannot be loaded as {kind.__name__} ({error})") from error
-    return _checked(module, info, folder)
-
-
-def _text_encoder(folder: Path) -> Any:
-    from transformers import CLIPTextModel  # an extra, and slow
-
-    try:
-        module, info = CLIPTextModel.from_pretrained(folder, local_files_only=True, output_loading_info=True)
-    except (OSError, ValueError, RuntimeError, safetensors.SafetensorError) as error:
-        raise InputError(f"{folder}: cannot be loaded as CLIPTextModel ({error})") from error
-    return _checked(module, info, folder)
-
-
-def _checked(module: nn.Module, info: dict[str, Any], folder: Path) -> nn.Module:
     faults = [f"{k}: missing" for k in sorted(info["missing_keys"])] + [
         f"{k}: of another shape" for k in sorted(map(str, info["mismatched_keys"]))
     ]
