@@ -19,7 +19,7 @@ from cemiface_dial import embeddings, people
 from common import write_result
 from synface.core import dial
 from synface.models.embedding import Embedder
-from synface.ops.progress import say
+from synface.ops.runs import say
 from synface.store import schemas, tables
 
 

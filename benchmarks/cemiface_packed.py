@@ -23,7 +23,7 @@ from synface.flows import closed_loop, realised
 from synface.flows.closed_loop_config import ClosedLoopConfig
 from synface.models import weights
 from synface.models.embedding import Embedder
-from synface.ops.progress import say
+from synface.ops.runs import say
 from synface.settings import build
 from synface.store import tables
 from synface.store import uri as uris

@@ -24,7 +24,7 @@ from synface.models import sampling, weights
 from synface.models.denoisers import generator as generators
 from synface.models.embedding import Embedder
 from synface.models.sampling import SamplerSettings
-from synface.ops.progress import say
+from synface.ops.runs import say
 from synface.store import schemas, tables
 from synface.train.looks import grid_png
 

@@ -15,7 +15,7 @@ from typing import Any
 import stages
 from common import mean_and_interval, write_result
 from synface.models import weights
-from synface.ops.progress import say
+from synface.ops.runs import say
 
 DOMAIN = "heads-real"
 FIRST = 500_000  # identity seeds beyond everything that was trained on

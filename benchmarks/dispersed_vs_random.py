@@ -17,7 +17,7 @@ from typing import Any
 import stages
 from common import mean_and_interval, write_result
 from synface.core.sphere import nearest_cosine
-from synface.ops.progress import say
+from synface.ops.runs import say
 from synface.store import tables
 from synface.store import uri as uris
 from synface.store.schemas import embeddings

@@ -93,7 +93,7 @@ results
   verify URI        every byte against the manifest (--repair true: what is damaged is made again next time)
   export URI --format NAME --output URI
   bin URI           a verification pack (.bin) of a folder of images and a list of pairs
-  convert URI       a released recognizer (--layout insightface, adaface, hyperface, cvlface) -> a weights folder
+  convert URI       a released recognizer (--layout insightface, adaface, hyperface, cvlface, onnx) -> a weights folder
   import            RecordIO, tars, folders -> images table
   clean URI         remove files that no manifest lists (--dry-run true lists them)
   compact URI       fewer, larger files, sorted, as the table's next version

@@ -35,6 +35,14 @@ def ray_cluster():
 
 
 @pytest.fixture(scope="session")
+def miniature(tmp_path_factory):
+    """Small random weights of Arc2Face on disk: option -> folder."""
+    from arc2face_miniature import build
+
+    return build(tmp_path_factory.mktemp("arc2face"))
+
+
+@pytest.fixture(scope="session")
 def in_ci() -> bool:
     """Whether a missing tool must fail a test instead of skipping it."""
     return bool(os.environ.get("CI"))

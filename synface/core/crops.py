@@ -10,6 +10,12 @@ import numpy as np
 ARCFACE_TEMPLATE = np.array(
     [[38.2946, 51.6963], [73.5318, 51.5014], [56.0252, 71.7366], [41.5493, 92.3655], [70.7299, 92.2041]]
 )
+#: the same points where FFHQ's alignment puts them in an image of 512x512 (GFPGAN and facexlib restore with them)
+FFHQ_TEMPLATE = np.array(
+    [[192.98138, 239.94708], [318.90277, 240.1936], [256.63416, 314.01935], [201.26117, 371.41043],
+     [313.08905, 371.15118]]
+)  # fmt: skip
+FFHQ_SIZE = 512
 CROP_SIZE = 112
 CROP_CONVENTION = "arcface-five-point"
 COLOUR_ORDER = "RGB"

@@ -18,7 +18,7 @@ from synface.core.errors import SynfaceError
 from synface.evaluate.sources import Benchmark
 from synface.models.weights import WeightsConfig
 from synface.ops.cluster import versions
-from synface.ops.progress import say
+from synface.ops.runs import say
 from synface.settings import config_hash
 from synface.store import leases
 from synface.store import uri as uris

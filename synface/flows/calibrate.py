@@ -26,7 +26,7 @@ from synface.generate.generators.cemiface import resolve
 from synface.models import weights
 from synface.models.denoisers import generator as generators
 from synface.ops.cluster import versions
-from synface.ops.progress import say
+from synface.ops.runs import say
 from synface.settings import build
 from synface.store import artifact, schemas, tables
 from synface.store import uri as uris

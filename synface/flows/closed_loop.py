@@ -22,7 +22,7 @@ from synface.models import weights
 from synface.models.denoisers import generator as generators
 from synface.ops import signals
 from synface.ops.cluster import versions
-from synface.ops.progress import say
+from synface.ops.runs import say
 from synface.pack import correction
 from synface.settings import build
 from synface.store import artifact, schemas, tables

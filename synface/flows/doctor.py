@@ -16,10 +16,16 @@ import psutil
 
 from synface.core.errors import SynfaceError
 from synface.evaluate.catalog import data_folder
+from synface.models.arc2face import files as arc2face
 from synface.ops.runs import say
 
 PACKAGES = ("torch", "ray", "diffusers", "numpy", "pyarrow", "boto3", "numba", "scipy", "pydantic", "safetensors")
-EXTRAS = {"report": ("matplotlib", "jinja2"), "cluster": ("aiohttp", "grpcio")}
+EXTRAS = {
+    "report": ("matplotlib", "jinja2"),
+    "cluster": ("aiohttp", "grpcio"),
+    "arc2face": ("transformers",),
+    "onnx": ("onnxruntime",),
+}
 
 
 @dataclass(frozen=True)
@@ -36,16 +42,19 @@ class External:
 
 #: licences and sources as their authors state them; synface ships none of these
 EXTERNALS = (
-    External(
-        "Arc2Face (SD 1.5 U-Net + face encoder)",
-        "arc2face",
-        "generator arc2face (HyperFace at full scale)",
-        "MIT code; weights trained on WebFace42M: research only",
-        "Hugging Face hub: FoivosPar/Arc2Face",
-    ),
+    *[
+        External(
+            part.title,
+            f"arc2face/{part.option}",
+            f"generator arc2face (HyperFace at full scale): arc2face.{part.option}",
+            part.licence,
+            f"Hugging Face hub: {part.hub}",
+        )
+        for part in arc2face.PARTS
+    ],
     External(
         "ArcFace recognizer of Arc2Face",
-        "arc2face/arcface.onnx",
+        "arc2face/weights/arcface.onnx",
         "embeddings that Arc2Face understands",
         "non-commercial research",
         "Hugging Face hub: FoivosPar/Arc2Face",

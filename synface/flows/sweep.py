@@ -12,7 +12,7 @@ from synface.flows.sweep_outcome import DONE, FAILED, MISSING, STOPPED, Row
 from synface.flows.sweep_plan import SHARED, Planner, Point, Trial, crossed, distinct, points, resolved, trials, uses
 from synface.flows.wiring import STEPS
 from synface.ops import cluster, signals
-from synface.ops.progress import say
+from synface.ops.runs import say
 from synface.settings import canonical_json, input_uris
 from synface.store import artifact, tables
 from synface.store import uri as uris

@@ -19,6 +19,7 @@ from synface.flows.config import PipelineConfig
 from synface.flows.sweep_config import Dimension, SweepConfig
 from synface.flows.wiring import STEPS, steps
 from synface.models import weights
+from synface.models.arc2face.files import HUB
 from synface.settings import (
     StageConfig,
     build,
@@ -245,6 +246,8 @@ class Planner:
 def digest(uri: str) -> str | None:
     """What an outside input holds; None where nothing stands. A folder of plain pictures counts by its place."""
     uri = str(weights.PRETRAINED.get(uri, uri))
+    if uri.startswith(HUB):
+        return f"at {uri}"
     if artifact.load_manifest(uri) is not None or uris.is_file(uri):
         return artifact.content_digest(uri)
     stated = uris.join(uri, weights.CONFIG_FILE)

@@ -27,7 +27,7 @@ from synface.flows.sweep_config import SweepConfig
 from synface.flows.sweep_plan import Rung, Trial
 from synface.flows.wiring import STEPS
 from synface.ops import demand, remote_stop, signals
-from synface.ops.progress import say
+from synface.ops.runs import say
 from synface.settings import StageConfig
 from synface.store import uri as uris
 from synface.train.distributed import worker_resources

@@ -99,13 +99,16 @@ def embeddings(
     """What to condition on for some samples, one key each: float32 [n, d], and the cosines to the identity's own.
 
     Args:
-        variation: whose cone is applied; without one the embeddings are returned as they are.
+        variation: whose cone or beta is applied; without one the embeddings are returned as they are.
         seed: of the run.
         embedding_nd: unit embeddings of the samples' identities.
         nearest_n: their cosines to the nearest other identity; used where cones must not overlap.
         keys: (identity_id, number of the sample).
     """
     cone = variation.cone
+    if variation.beta is not None:
+        drawn = conditions.gaussian_perturbed(embedding_nd, variation.beta, seed, keys)
+        return drawn, (drawn.astype(np.float64) * embedding_nd).sum(1)
     if cone is None:
         return embedding_nd, None
     bound = None

@@ -4,6 +4,7 @@ from typing import Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
+from synface.generate.arc2face_config import Arc2faceOptions
 from synface.generate.scoring_config import Scoring
 from synface.generate.variation_config import CemifaceOptions, Variation
 from synface.settings import How, InputUri, MeasuredRate, Numerics, Settings, StageConfig
@@ -105,6 +106,7 @@ class GenerateConfig(StageConfig):
     scoring: Scoring = Scoring()
     heads: HeadsOptions = HeadsOptions()
     cemiface: CemifaceOptions = CemifaceOptions()
+    arc2face: Arc2faceOptions = Arc2faceOptions()
     options: dict[str, Any] = Field(default={}, description="options of a generator of your own")
     numerics: GenerateNumerics = GenerateNumerics()
     how: GenerateHow = GenerateHow()

@@ -12,7 +12,7 @@ from synface.generate.config import GenerateConfig
 from synface.generate.generators import Description, Generator
 from synface.generate.plan import Identity
 from synface.generate.scoring import Scorer
-from synface.ops.progress import say
+from synface.ops.runs import say
 from synface.settings import canonical_json, input_uris
 from synface.store import artifact, schemas, tables
 
@@ -66,7 +66,7 @@ def open_identities(config: GenerateConfig, description: Description, scorer: Sc
         if scorer is not None:
             scoring.references(config, scorer, None)
         return Identities(config.num_identities or 0, None)
-    table = tables.read_identities(config.identities)
+    table = tables.read_identities(config.identities, description.embedding_dim)
     if description.embedder_sha256:
         stated = schemas.metadata_of(table.schema)
         where = f"identities {config.identities}"

@@ -7,12 +7,14 @@ from synface.core.errors import PartialError, SynfaceError
 from synface.generate import scoring
 from synface.generate.config import GenerateConfig
 from synface.generate.distributed import bundles, generate
+from synface.generate.estimate import gpu_estimate
 from synface.generate.generators import Description, find_generator
 from synface.generate.identities import Identities, open_identities
 from synface.generate.plan import ShardPlan, plan_shards
 from synface.generate.scoring import Scorer
 from synface.generate.versions import open_table
 from synface.ops import cluster, cost
+from synface.ops.runs import say
 from synface.store import artifact, card, erasure, ledger
 from synface.store import uri as uris
 
@@ -36,6 +38,7 @@ def plan(config: GenerateConfig) -> dict[str, Any]:
         "licence": description.licence,
         "core_minutes": round(shards.images / description.images_per_minute, 2),
         "estimate": estimate(config, description, shards),
+        **_by_arithmetic(config, description, shards.images),
     }
 
 
@@ -57,6 +60,14 @@ def table_size(config: GenerateConfig, shards: ShardPlan) -> cost.Table:
     return cost.Table(shards.images, shards.shards, None if each is None else round(each * shards.images))
 
 
+def _by_arithmetic(config: GenerateConfig, description: Description, images: int) -> dict[str, Any]:
+    """GPU hours, where the generator knows its arithmetic."""
+    if description.teraflop_per_image is None:
+        return {}
+    arithmetic = description.teraflop_per_image, description.network_gb
+    return {"gpu_estimate": gpu_estimate(images, *arithmetic, config.how.cost_per_hour)}
+
+
 def run(config: GenerateConfig) -> dict[str, Any]:
     """Make the images table at `config.output`; finished shards are kept, a finished table answers at once.
 
@@ -71,6 +82,8 @@ def run(config: GenerateConfig) -> dict[str, Any]:
     opened, shards = open_table(config, description, scorer, identities)
     if opened.finished is not None and not opened.finished.numbers["failed"]:
         return _result(config, opened.finished.numbers, started, cached=True)
+    sources = "; ".join(f"{name}: {text}" for name, text in description.sources.items())
+    say(f"generate: licence of the images: {description.licence} (made with {sources})")
     ledger.write_work(config.output, shards.shards, shards.images)
     versions = cluster.versions() | {f"generator:{description.name}": description.version}
     entries = generate(config, identities, shards, versions, erasure.erased(config.output))

@@ -83,6 +83,9 @@ class Variation(Settings):
     cone: Cone | None = Field(
         default=None, description="perturb the embedding, besides m (excludes similarity: no cone falls below 0.707)"
     )
+    beta: float | None = Field(
+        default=None, gt=0, le=10, description="HyperFace: draw normalize(x + beta v), v normal; besides m, no cone"
+    )
     share_noise: bool = Field(
         default=False, description="the values of a schedule share their noise: a row of pictures that m alone changes"
     )
@@ -93,6 +96,8 @@ class Variation(Settings):
             raise ValueError("give either m or similarity (a target, through the dial), not both")
         if self.cone is not None and self.similarity is not None:
             raise ValueError("give either similarity or cone: cones that cannot overlap allow no mid similarity")
+        if self.beta is not None and (self.cone is not None or self.similarity is not None):
+            raise ValueError("beta goes with m or alone: cone perturbs the embedding too, similarity expects its own")
         asked = self.m or self.similarity
         if self.share_noise and (asked is None or asked.schedule is None):
             raise ValueError("share_noise needs a schedule, whose values share the noise")

@@ -18,7 +18,7 @@ import torch
 
 from synface.core import crops
 from synface.core.errors import InputError, unknown_name
-from synface.models import recognizers, weights
+from synface.models import onnx_recognizer, recognizers, weights
 from synface.store import uri as uris
 from synface.store.artifact import sha256_hex
 
@@ -46,6 +46,8 @@ LAYOUTS: dict[str, Layout] = {
     "hyperface": Layout("state_dict", "model.", "BGR"),
     "cvlface": Layout(None, "net.", None),
 }
+#: a released ONNX file, which is no state dict
+ONNX = onnx_recognizer.ARCHITECTURE
 
 
 class _Inert:
@@ -132,8 +134,8 @@ def convert(
 
     Args:
         uri: of the file.
-        layout: one of `LAYOUTS`.
-        architecture: of the backbone, a name of `recognizers.RECOGNIZERS`.
+        layout: one of `LAYOUTS`, or ``onnx``: the file is kept as it is, for embedding.
+        architecture: of the backbone, a name of `recognizers.RECOGNIZERS`; ``onnx`` of an ONNX file.
         licence: of the released weights.
         training_data: one sentence: what they were trained on.
         output: URI of the new folder.
@@ -148,8 +150,10 @@ def convert(
         InputError: an unknown name, a file that cannot be read safely, tensors of another architecture (the first
             differing keys are listed), or an output that holds other weights.
     """
-    if layout not in LAYOUTS:
-        raise unknown_name("layout", layout, LAYOUTS)
+    if layout not in (*LAYOUTS, ONNX):
+        raise unknown_name("layout", layout, (*LAYOUTS, ONNX))
+    if layout == ONNX:
+        return _convert_onnx(uri, licence, training_data, output, colour_order or "RGB")
     order = colour_order or LAYOUTS[layout].colour_order
     if order not in crops.COLOUR_ORDERS:
         raise InputError(
@@ -161,10 +165,7 @@ def convert(
         module = recognizers.build(architecture, dim, size)
     data = uris.read_bytes(uri)
     source = sha256_hex(data)
-    if uris.exists(uris.join(output, weights.CONFIG_FILE)):
-        there = weights.read_config(output).details.get("source_sha256")
-        if there != source:
-            raise InputError(f"{output}: holds other weights; choose another output, or delete it")
+    _check_output(output, source)
     state = backbone_state(read_tensors(data, uri), LAYOUTS[layout], uri)
     weights.load_state(module, state, f"{uri} ({layout}, {architecture})")
     stated = weights.WeightsConfig(
@@ -188,6 +189,32 @@ def convert(
         "sha256": weights.read_config(output).sha256,
         "source_sha256": source,
     }
+
+
+def _check_output(output: str, source: str) -> None:
+    """InputError where an output holds the weights of another file."""
+    if uris.exists(uris.join(output, weights.CONFIG_FILE)):
+        there = weights.read_config(output).details.get("source_sha256")
+        if there != source:
+            raise InputError(f"{output}: holds other weights; choose another output, or delete it")
+
+
+def _convert_onnx(uri: str, licence: str, training_data: str, output: str, colour_order: str) -> dict[str, Any]:
+    """An ONNX file beside a config.json of what it is; its sha256 stays the release's own."""
+    if colour_order not in crops.COLOUR_ORDERS:
+        raise InputError(f"colour order {colour_order!r}: RGB or BGR")
+    data = uris.read_bytes(uri)
+    module = onnx_recognizer.OnnxRecognizer(data, colour_order, uri)
+    dim, size = onnx_recognizer.shapes(module)
+    sha256 = sha256_hex(data)
+    _check_output(output, sha256)
+    details = {"layout": ONNX, "source_sha256": sha256, "scales_itself": module.scales_itself}
+    stated = weights.WeightsConfig(
+        ONNX, dim, size, licence, training_data, colour_order=colour_order, sha256=sha256, details=details
+    )
+    uris.write_bytes(uris.join(output, onnx_recognizer.MODEL_FILE), data)
+    uris.write_bytes(uris.join(output, weights.CONFIG_FILE), weights.config_bytes(stated))
+    return {"uri": output, "architecture": ONNX, "colour_order": colour_order, "sha256": sha256, **details}
 
 
 def whole_number(name: str, value: int | str) -> int:

@@ -19,7 +19,7 @@ from torch import nn
 
 from synface.core import crops
 from synface.core.errors import InputError, unknown_name
-from synface.models import recognizers
+from synface.models import onnx_recognizer, recognizers
 from synface.store import uri as uris
 from synface.store.artifact import sha256_hex
 
@@ -43,7 +43,7 @@ class WeightsConfig:
     """What stands in ``config.json`` beside the weights.
 
     Attributes:
-        architecture: a name of `recognizers.RECOGNIZERS`.
+        architecture: a name of `recognizers.RECOGNIZERS`, or ``onnx``: then the weights are ``model.onnx``.
         embedding_dim: size of the feature.
         input_size: side of the square crop, pixels.
         crop: alignment convention, ``core.crops.CROP_CONVENTION``.
@@ -165,14 +165,20 @@ def read_state(name_or_uri: str, kind: str = "recognizer") -> tuple[WeightsConfi
         InputError: as `read_config`; another sha256 than stated, or not a safetensors file.
     """
     config = read_config(name_or_uri, kind)
-    place = uris.join(locate(name_or_uri), MODEL_FILE)
-    data = uris.read_bytes(place)
-    if sha256_hex(data) != config.sha256:
-        raise InputError(f"{place}: sha256 is not the one that {CONFIG_FILE} states: damaged or exchanged weights")
+    place, data = _model_bytes(name_or_uri, config, MODEL_FILE)
     try:
         return config, safetensors.torch.load(data)
     except (safetensors.SafetensorError, ValueError, KeyError) as error:
         raise InputError(f"{place}: not a safetensors file ({error})") from error
+
+
+def _model_bytes(name_or_uri: str, config: WeightsConfig, file: str) -> tuple[str, bytes]:
+    """URI and bytes of the file beside a ``config.json``; InputError where they are not those that it states."""
+    place = uris.join(locate(name_or_uri), file)
+    data = uris.read_bytes(place)
+    if sha256_hex(data) != config.sha256:
+        raise InputError(f"{place}: sha256 is not the one that {CONFIG_FILE} states: damaged or exchanged weights")
+    return place, data
 
 
 def from_pretrained(name_or_uri: str) -> tuple[nn.Module, WeightsConfig]:
@@ -184,6 +190,11 @@ def from_pretrained(name_or_uri: str) -> tuple[nn.Module, WeightsConfig]:
         InputError: not found, another sha256, unknown architecture, or tensors that do not fit it (the first
             differing keys are listed).
     """
+    config = read_config(name_or_uri)
+    if config.architecture == onnx_recognizer.ARCHITECTURE:
+        place, data = _model_bytes(name_or_uri, config, onnx_recognizer.MODEL_FILE)
+        stated = config.embedding_dim, config.input_size, config.colour_order
+        return onnx_recognizer.load(data, *stated, place), config
     config, state = read_state(name_or_uri)
     place = uris.join(locate(name_or_uri), MODEL_FILE)
     with torch.random.fork_rng(devices=[]):

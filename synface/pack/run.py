@@ -4,7 +4,7 @@ from typing import Any
 
 from synface.ops import cost
 from synface.ops.cluster import versions
-from synface.ops.progress import say
+from synface.ops.runs import say
 from synface.pack import bounds, checkpoint, problem
 from synface.pack.config import PackConfig
 from synface.pack.drive import Place

@@ -124,11 +124,18 @@ def card_text(manifest: artifact.Manifest) -> str:
     return f"---\n{header}---\n{body}"
 
 
+def _licence(licence: str) -> dict[str, str]:
+    """The Hub knows short names only; a text goes in as the name of an ``other`` licence."""
+    if " " not in licence:
+        return {"license": licence.lower()}
+    return {"license": "other", "license_name": licence.removeprefix("other: ")}
+
+
 def _header(manifest: artifact.Manifest, licence: str) -> dict[str, Any]:
     images = int(manifest.numbers["images"])
     paths = [f.path for f in manifest.files if f.path.endswith(".parquet")]
     return {
-        "license": licence.lower(),
+        **_licence(licence),
         "pretty_name": f"synface {manifest.numbers['generator']} {manifest.config_hash[:12]}",
         "task_categories": ["image-classification"],
         "tags": ["face-recognition", "synface"] + ([] if manifest.verb == "import" else ["synthetic"]),

@@ -86,6 +86,35 @@ def align(pixels_hwc: np.ndarray, landmarks_52: np.ndarray, size: int) -> np.nda
     return np.rint(np.stack([np.asarray(band) for band in bands], -1)).astype(np.uint8)
 
 
+def face_crop(pixels_hwc: np.ndarray, size: int, landmarks_52: np.ndarray | None = None) -> np.ndarray:
+    """The ArcFace crop of a large face image: uint8 [size, size, 3].
+
+    As `align`, but the image is first reduced by the whole number that leaves it just larger than the crop: `align`
+    alone looks at four pixels of the sixteen that 512 -> 112 pixels leave for one, and aliases.
+
+    Args:
+        pixels_hwc: uint8 RGB.
+        size: side of the crop.
+        landmarks_52: as for `align`; None: where FFHQ's alignment puts them, in an image of any size.
+
+    Raises:
+        InputError: as `align`.
+    """
+    if landmarks_52 is None:
+        landmarks_52 = (crops.FFHQ_TEMPLATE + 0.5) * (pixels_hwc.shape[1] / crops.FFHQ_SIZE) - 0.5
+    points = np.asarray(landmarks_52, np.float64)
+    factor = 1
+    if points.shape == (5, 2) and np.isfinite(points).all():  # else align says what is wrong
+        spread = np.linalg.norm(points - points.mean(0)) / np.linalg.norm(
+            crops.template(size) - crops.template(size).mean(0)
+        )
+        factor = max(1, int(spread))
+    if factor > 1:
+        pixels_hwc = np.asarray(Image.fromarray(pixels_hwc).reduce(factor))
+        points = (points + 0.5) / factor - 0.5
+    return align(pixels_hwc, points, size)
+
+
 def suffix_of(data: bytes) -> str:
     """The file suffix that an encoded image's first bytes ask for."""
     if data[:2] == b"\xff\xd8":

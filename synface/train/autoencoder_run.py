@@ -12,7 +12,7 @@ from synface.models import recognizers
 from synface.models.autoencoder import Autoencoder
 from synface.models.denoisers import generator as generators
 from synface.ops.cluster import versions
-from synface.ops.progress import say
+from synface.ops.runs import say
 from synface.store import artifact
 from synface.train import autoencoder, average_loop, data, distributed, generator_worker, steps_run
 from synface.train.average_loop import Place

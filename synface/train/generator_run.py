@@ -7,7 +7,7 @@ from synface.models import recognizers, weights
 from synface.models.denoisers import generator as generators
 from synface.models.denoisers.unet import Denoiser
 from synface.ops.cluster import versions
-from synface.ops.progress import say
+from synface.ops.runs import say
 from synface.store import artifact
 from synface.train import average_loop, data, distributed, generator_setup, generator_worker, steps_run
 from synface.train.average_loop import Place, State

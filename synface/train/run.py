@@ -9,7 +9,7 @@ from synface.core import ranks
 from synface.core.errors import InputError
 from synface.models import recognizers, weights
 from synface.ops.cluster import versions
-from synface.ops.progress import say
+from synface.ops.runs import say
 from synface.store import artifact, tables
 from synface.store import uri as uris
 from synface.store.formats.found import listing_digest

@@ -19,7 +19,7 @@ from typing import Any
 from tensorboardX import SummaryWriter
 
 from synface.core.errors import InputError
-from synface.ops.progress import say
+from synface.ops.runs import say
 from synface.settings import canonical_json
 from synface.store import artifact
 from synface.store import uri as uris

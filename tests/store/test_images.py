@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from synface.core import crops
 from synface.core.errors import InputError
 from synface.store import images, provenance
 
@@ -81,3 +82,50 @@ def test_wrong_pixels_and_unknown_formats():
         images.encode(picture(), "gif", 90, "algorithmicMedia")
     with pytest.raises(InputError, match="known: algorithmicMedia"):
         images.encode(picture(), "png", 90, "photograph")
+
+
+def reference_crop(pixels, size, points, fine=12):
+    """Every pixel of the crop as the mean of `fine` x `fine` nearest pixels of its footprint."""
+    back = crops.similarity_transform(crops.template(size), points)
+    steps = (np.arange(size * fine) + 0.5) / fine - 0.5
+    x, y = np.meshgrid(steps, steps)
+    place = np.stack([x, y], -1) @ back[:, :2].T + back[:, 2]
+    column, row = np.clip(np.rint(place).astype(int), 0, len(pixels) - 1).transpose(2, 0, 1)
+    return pixels[row, column].astype(float).reshape(size, fine, size, fine, 3).mean((1, 3))
+
+
+@pytest.mark.parametrize("landmarks", [None, crops.FFHQ_TEMPLATE * 0.9 + 20])
+def test_a_crop_of_a_large_picture_does_not_alias(landmarks):
+    noise = np.random.default_rng(1).integers(0, 256, (512, 512, 3), np.uint8)  # all that a picture can alias
+    points = crops.FFHQ_TEMPLATE if landmarks is None else landmarks
+    expected = reference_crop(noise, 112, points)
+    made = images.face_crop(noise, 112, landmarks)
+    alone = images.align(noise, points, 112)
+    assert made.shape == (112, 112, 3)
+    error, aliased = np.abs(made - expected).mean(), np.abs(alone - expected).mean()
+    assert error < 0.5 * aliased
+
+
+def test_the_fixed_crop_puts_an_ffhq_face_on_the_arcface_template():
+    """The two templates are no scaled copies of each other: 1.9 pixels of 112 apart, root mean square."""
+    pixels = np.zeros((512, 512, 3), np.uint8)
+    x, y = np.meshgrid(np.arange(512), np.arange(512))
+    for px, py in crops.FFHQ_TEMPLATE:
+        pixels = np.maximum(pixels, (255 * np.exp(-((x - px) ** 2 + (y - py) ** 2) / 72))[..., None].astype(np.uint8))
+    crop = images.face_crop(pixels, 112)[..., 0].astype(float)
+    forward = crops.similarity_transform(crops.FFHQ_TEMPLATE, crops.template(112))
+    u, v = np.meshgrid(np.arange(112), np.arange(112))
+    expected = crops.FFHQ_TEMPLATE @ forward[:, :2].T + forward[:, 2]
+    for point in expected:
+        weight = crop * (np.hypot(u - point[0], v - point[1]) < 7)
+        found = np.array([(weight * u).sum(), (weight * v).sum()]) / weight.sum()
+        assert np.linalg.norm(found - point) < 0.25
+    residual = np.sqrt(((expected - crops.template(112)) ** 2).sum(1).mean())
+    assert residual == pytest.approx(1.922, abs=0.001)
+
+
+def test_small_pictures_are_cropped_as_align_does():
+    pixels, points = picture(112), crops.template(112)
+    assert np.array_equal(images.face_crop(pixels, 112, points), images.align(pixels, points, 112))
+    with pytest.raises(InputError, match="five different points"):
+        images.face_crop(pixels, 112, np.full((5, 2), np.nan))

@@ -10,6 +10,7 @@ __all__ = ["GENERATORS", "Description", "Failure", "Generator", "Sample", "find_
 #: name -> where its class is; only the one that is used is imported (numba here, torch there)
 GENERATORS: dict[str, str] = {
     "heads": "synface.generate.generators.heads:HeadsGenerator",
+    "arc2face": "synface.generate.generators.arc2face:Arc2faceGenerator",
     "cemiface": "synface.generate.generators.cemiface:CemifaceGenerator",
 }
 

@@ -43,6 +43,9 @@ class Description:
         needs_embedding: whether it draws what an embedding says.
         embedder: name of the recognizer whose embeddings it understands; identities of another are refused.
         embedder_sha256: of that recognizer's weights; empty: any.
+        embedding_dim: size of the embeddings that it draws; None: not known before it is loaded.
+        teraflop_per_image: for the estimate of a dry run; None: nothing is estimated.
+        network_gb: memory of the networks, likewise.
         inquiries_below: identities are left out so that all pairwise cosines stay below; None: all are drawn.
         digests: input field (dotted path) -> digest of what of it decides pixels, where that is less than its bytes.
     """
@@ -57,6 +60,9 @@ class Description:
     needs_embedding: bool
     embedder: str = ""
     embedder_sha256: str = ""
+    embedding_dim: int | None = None
+    teraflop_per_image: float | None = None
+    network_gb: float = 0.0
     inquiries_below: float | None = None
     digests: dict[str, str] = field(default_factory=dict)
 
