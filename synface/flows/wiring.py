@@ -43,6 +43,9 @@ STEPS = {
 #: sections that work with a generator, which comes first where the recipe trains it
 DRAWN = ("closed_loop", "generate")
 
+#: generators that draw with what `train_generator` leaves
+DENOISING = ("cemiface", "idiffface", "dcface")
+
 #: (section, its configuration without a place) -> URI of its output
 Place = Callable[[str, StageConfig], str]
 
@@ -102,14 +105,16 @@ def _inputs(name: str, config: PipelineConfig, made: Mapping[str, str]) -> dict[
     pack_input = "pool" if (config.pack or {}).get("solver") == "subset" else "gallery"
     studied = listed(made.get("generator_images") or made.get("generate"))
     weights = made.get("calibrate") or made.get("train_generator")
-    draws = bool(weights) and (config.generate or {}).get("generator") == "cemiface"
+    drawing = (config.generate or {}).get("generator")
+    own = {"weights": weights, **({"style_images": made.get("generator_images")} if drawing == "dcface" else {})}
+    trained = {drawing: own} if weights and drawing in DENOISING else {}
     packed = made.get("pack") or made.get("embed")
     identities = made.get("closed_loop") or packed
     return {
         "embed": {"images": made.get("pool")},
         "closed_loop": {"identities": packed, "weights": weights},
         "pack": {pack_input: made.get("embed")},
-        "generate": {"identities": identities, **({"cemiface": {"weights": weights}} if draws else {})},
+        "generate": {"identities": identities, **trained},
         "train_autoencoder": {"images": studied},
         "train_generator": {"images": studied, "autoencoder": made.get("train_autoencoder")},
         "calibrate": {"weights": made.get("train_generator"), "identities": made.get("embed")},

@@ -10,12 +10,14 @@ from torch import nn
 
 from synface.core import rng, scores, sphere
 from synface.core.errors import InputError, unknown_name
-from synface.models import denoisers, weights
+from synface.models import checkpoints, denoisers, weights
 from synface.models.autoencoder import Autoencoder
+from synface.models.denoisers import adm
 from synface.models.denoisers import generator as generators
 from synface.models.denoisers.config import DENOISERS, DenoiserConfig, from_dict
-from synface.models.denoisers.unet import Denoiser
+from synface.models.denoisers.unet import Denoiser, build_backbone
 from synface.models.embedding import Embedder
+from synface.store import uri as uris
 from synface.train import diffusion
 from synface.train.average_loop import Trainee
 from synface.train.data import Catalog
@@ -31,11 +33,11 @@ RIDGE_BLOCK = 1024
 
 
 class GeneratorTrainee(Trainee):
-    """A denoiser and CemiFace's loss."""
+    """A denoiser and the loss of its mode."""
 
     def __init__(self, network: Denoiser, embed: Callable[[torch.Tensor], torch.Tensor], weight: float, measure: str):
         super().__init__(network)
-        matching = () if network.config.mode == "relation" else ("matching", "realised")
+        matching = ("matching", "realised") if network.config.matches else ()
         self.names = ("squared_error", *matching, *(("bound",) if network.config.learned_range else ()))
         self._embed, self._weight, self._measure = embed, weight, measure
 
@@ -125,8 +127,23 @@ def load_networks(config: TrainGeneratorConfig, device: str) -> Networks:
 
 
 def make_trainee(config: TrainGeneratorConfig, networks: Networks) -> GeneratorTrainee:
-    """A fresh denoiser with its loss (from torch's global generator)."""
-    return GeneratorTrainee(denoisers.build(networks.description), networks.features, config.weight, config.measure)
+    """A fresh denoiser (from torch's global generator), or one that starts from a released network, with its loss."""
+    denoiser = denoisers.build(networks.description)
+    put_start(config, denoiser.unet, networks.description)
+    return GeneratorTrainee(denoiser, networks.features, config.weight, config.measure)
+
+
+def put_start(config: TrainGeneratorConfig, unet: nn.Module, description: DenoiserConfig) -> None:
+    """Put ``config.start``, where it is given, into a fresh network. InputError where it does not fit."""
+    if config.start is not None:
+        saved = checkpoints.read_tensors(uris.read_bytes(config.start), config.start)
+        adm.start(unet, saved, description, f"start {config.start}")
+
+
+def check_start(config: TrainGeneratorConfig, description: DenoiserConfig) -> None:
+    """As `put_start`, without the network's memory."""
+    with torch.device("meta"):
+        put_start(config, build_backbone(description), description)
 
 
 def split_identities(config: TrainGeneratorConfig, catalog: Catalog) -> tuple[np.ndarray, np.ndarray]:

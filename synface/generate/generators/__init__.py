@@ -11,6 +11,8 @@ __all__ = ["GENERATORS", "Description", "Failure", "Generator", "Sample", "find_
 GENERATORS: dict[str, str] = {
     "heads": "synface.generate.generators.heads:HeadsGenerator",
     "cemiface": "synface.generate.generators.cemiface:CemifaceGenerator",
+    "dcface": "synface.generate.generators.dcface:DcfaceGenerator",
+    "idiffface": "synface.generate.generators.idiffface:IdifffaceGenerator",
 }
 
 
