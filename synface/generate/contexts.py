@@ -25,7 +25,7 @@ def check(config: GenerateConfig, description: Description) -> None:
     asked = [name for name in (UNIFORM, MIXUP) if getattr(config.contexts, name)]
     if asked and not description.needs_embedding:
         raise InputError(f"contexts.{asked[0]}: generator {config.generator!r} draws no embedding; leave it out")
-    if config.contexts.uniform and not description.embedding_dim:
+    if config.contexts.uniform and description.embedding_dim is None:
         raise InputError(
             f"contexts.uniform: generator {config.generator!r} does not say how many dimensions its embeddings have; "
             "give an identities table"
@@ -34,6 +34,7 @@ def check(config: GenerateConfig, description: Description) -> None:
 
 def uniform(config: GenerateConfig, description: Description) -> pa.Table:
     """``num_identities`` points uniform on the sphere, stated as embeddings of the generator's own recognizer."""
+    assert description.embedding_dim is not None  # `check` refused it
     seeds = np.arange(config.first_seed, config.first_seed + (config.num_identities or 0))
     keys = [(UNIFORM, int(n)) for n in seeds]
     x_nd = sphere.normalize(rng.normal_rows(config.seed, keys, (description.embedding_dim,)).astype(np.float64))

@@ -13,6 +13,7 @@ from synface.core import crops, rng
 from synface.core.errors import InputError
 from synface.generate.config import GenerateConfig
 from synface.generate.generators.dcface import DcfaceGenerator
+from synface.generate.generators.style_images import StyleImages
 from synface.generate.identities import input_digests
 from synface.generate.run import plan
 from synface.models import sampling
@@ -101,12 +102,17 @@ def test_pixels_from_the_pieces(trained, people, styles):
     assert np.abs(sample.pixels.astype(int) - expected).max() <= 1  # another memory format's last bit
 
 
-def test_styles_are_of_the_tables_beginning_and_uniform(trained, people, styles):
-    wide = config_of(trained, people, styles, images_per_identity=60, numerics={"micro_batch": 64})
-    found = [s.attributes["style"] for s in rendered(wide, group=64)]
-    assert np.bincount(found, minlength=7).min() > 8  # 180 / 7 = 26 expected, 4 sigma: 7
-    narrow = config_of(trained, people, styles, dcface={"styles": 3})
-    assert {s.attributes["style"] for s in rendered(narrow)} == {0, 1, 2}
+def test_styles_are_of_the_tables_beginning_and_uniform(styles):
+    keys = [("someone", k) for k in range(700)]
+    drawn = StyleImages(styles, 1000, 16).draw(0, keys)
+    assert np.bincount(drawn, minlength=7).min() > 60  # 100 expected each, 4 sigma: 37 less
+    assert drawn[5] == rng.generator(0, "someone", 5, "style").integers(0, 7)
+    for count in (3, 5):  # within the first file, and beyond it
+        few = StyleImages(styles, count, 16)
+        assert set(few.draw(0, keys).tolist()) == set(range(count))
+        np.testing.assert_array_equal(
+            few.samples(np.array([count - 1]), None, 4)[0], crops.to_network(picture(count - 1)[None])[0]
+        )
 
 
 def test_negatives_keep_the_style(trained, people, styles):

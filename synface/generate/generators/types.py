@@ -43,7 +43,7 @@ class Description:
         needs_embedding: whether it draws what an embedding says.
         embedder: name of the recognizer whose embeddings it understands; identities of another are refused.
         embedder_sha256: of that recognizer's weights; empty: any.
-        embedding_dim: of those embeddings; 0: not known.
+        embedding_dim: size of the embeddings that it draws; None: not known before it is loaded.
         inquiries_below: identities are left out so that all pairwise cosines stay below; None: all are drawn.
         negative: which other identity of the run each is guided away from: nearest, random; None: no one.
         digests: input field (dotted path) -> digest of what of it decides pixels, where that is less than its bytes.
@@ -59,7 +59,7 @@ class Description:
     needs_embedding: bool
     embedder: str = ""
     embedder_sha256: str = ""
-    embedding_dim: int = 0
+    embedding_dim: int | None = None
     inquiries_below: float | None = None
     negative: str | None = None
     digests: dict[str, str] = field(default_factory=dict)
