@@ -5,7 +5,7 @@ from typing import Any, ClassVar, Literal
 from pydantic import Field, model_validator
 
 from synface.generate.scoring_config import Scoring
-from synface.generate.variation_config import CemifaceOptions, DcfaceOptions, DiffusionOptions, Variation
+from synface.generate.variation_config import DcfaceOptions, DiffusionOptions, Variation
 from synface.settings import How, InputUri, Numerics, Settings, StageConfig
 
 
@@ -122,7 +122,7 @@ class GenerateConfig(StageConfig):
     variation: Variation = Variation()
     scoring: Scoring = Scoring()
     heads: HeadsOptions = HeadsOptions()
-    cemiface: CemifaceOptions = CemifaceOptions()
+    cemiface: DiffusionOptions = DiffusionOptions()
     dcface: DcfaceOptions = DcfaceOptions()
     idiffface: DiffusionOptions = DiffusionOptions()
     options: dict[str, Any] = Field(default={}, description="options of a generator of your own")

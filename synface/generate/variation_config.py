@@ -126,17 +126,6 @@ class DiffusionOptions(Settings):
         description="guide away from another identity of the run, the nearest one or one drawn by key, instead of "
         "from nobody (NegFaceDiff); needs sampler.guidance above 1 (the paper: 1.5)",
     )
-
-    @model_validator(mode="after")
-    def _below(self) -> "DiffusionOptions":
-        if isinstance(self.inquiries_below, float) and not -1 < self.inquiries_below <= 1:
-            raise ValueError(f"inquiries_below {self.inquiries_below}: a cosine in (-1, 1]")
-        return self
-
-
-class CemifaceOptions(DiffusionOptions):
-    """Options of the generator ``cemiface``, and of others that repeat the inquiry image."""
-
     inquiry_repeats: int = Field(
         default=0, ge=0, le=100_000, description="the first so many samples are copies of the inquiry image"
     )
@@ -145,13 +134,15 @@ class CemifaceOptions(DiffusionOptions):
     )
 
     @model_validator(mode="after")
-    def _inquiry(self) -> "CemifaceOptions":
+    def _inquiry(self) -> "DiffusionOptions":
         if bool(self.inquiry_repeats) != (self.inquiry_images is not None):
             raise ValueError("inquiry_repeats and inquiry_images belong together: how many copies, and of what")
+        if isinstance(self.inquiries_below, float) and not -1 < self.inquiries_below <= 1:
+            raise ValueError(f"inquiries_below {self.inquiries_below}: a cosine in (-1, 1]")
         return self
 
 
-class DcfaceOptions(CemifaceOptions):
+class DcfaceOptions(DiffusionOptions):
     """Options of the generator ``dcface``."""
 
     style_images: InputUri | None = Field(

@@ -55,7 +55,7 @@ def test_an_image_depends_on_its_own_key_alone(trained, people):
         whole, mixed = rendered(config), rendered(config, rng.permutation(15, 0).tolist(), group=3)
         assert all(np.array_equal(a.pixels, b.pixels) for a, b in zip(whole, mixed, strict=True))
         assert len({s.pixels.tobytes() for s in whole}) == 15 and whole[0].m is None
-        assert whole[0].attributes.keys() == {"cone_cosine"}
+        assert whole[0].attributes == {"inquiry": False, "cone_cosine": None}
 
 
 def test_cones_vary_the_context(trained, people):

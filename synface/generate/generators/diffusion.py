@@ -22,7 +22,7 @@ from synface.settings import canonical_json
 from synface.store.artifact import sha256_hex
 
 VERSION = "1"
-#: measured on one core at the tiny size, 10 steps, no guidance, rounded down (benchmarks/)
+#: measured for cemiface-tiny on one core, 10 steps, no guidance, rounded down (benchmarks/); not for the others
 IMAGES_PER_MINUTE = 512
 
 
@@ -48,9 +48,8 @@ class DiffusionGenerator:
         self._settings = resolve(options.sampler, stated, config.numerics.micro_batch)
         self._config = config
         self._dial = Dial.from_dict(stated.details["dial"]) if config.variation.similarity is not None else None
-        images = getattr(options, "inquiry_images", None)
-        self._inquiries = None if images is None else InquiryImages(images)
-        self._repeats: int = getattr(options, "inquiry_repeats", 0)
+        self._inquiries = None if options.inquiry_images is None else InquiryImages(options.inquiry_images)
+        self._repeats = options.inquiry_repeats
 
     @classmethod
     def options(cls, config: GenerateConfig) -> DiffusionOptions:
@@ -106,9 +105,8 @@ class DiffusionGenerator:
             threshold = stated.details.get("inquiries", {}).get("threshold")
             if threshold is None:
                 raise InputError(f"{cls.name}.inquiries_below: {place} states no threshold; give a cosine")
-        images = getattr(options, "inquiry_images", None)
-        if images is not None:
-            InquiryImages(images)
+        if options.inquiry_images is not None:
+            InquiryImages(options.inquiry_images)
         # what of the weights' statements decides pixels besides the tensors
         deciding = [stated.sha256, dataclasses.asdict(settings), asks_also]
         return Description(

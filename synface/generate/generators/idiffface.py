@@ -29,7 +29,7 @@ class IdifffaceGenerator(DiffusionGenerator):
 
     name = "idiffface"
     modes = ("identity",)
-    attributes = pa.struct([("cone_cosine", pa.float32())])
+    attributes = pa.struct([("inquiry", pa.bool_()), ("cone_cosine", pa.float32())])
 
     @classmethod
     def check(cls, config: GenerateConfig, stated: WeightsConfig, settings: SamplerSettings) -> Any:
@@ -48,8 +48,10 @@ class IdifffaceGenerator(DiffusionGenerator):
                 "num_identities: pictures of nobody in particular are each of somebody else; set images_per_identity "
                 "= 1, and leave variation and guidance out"
             )
-        if options.negative is not None or options.inquiries_below is not None:
-            raise InputError(f"{cls.name}.negative and inquiries_below compare identities: num_identities has none")
+        if options.negative is not None or options.inquiries_below is not None or options.inquiry_repeats:
+            raise InputError(
+                f"{cls.name}.negative, inquiries_below, inquiry_repeats: for given people, and num_identities has none"
+            )
         return None
 
     @classmethod
@@ -65,4 +67,4 @@ class IdifffaceGenerator(DiffusionGenerator):
         return asked.plain(self._draw_number(item))
 
     def _sample(self, image: np.ndarray, wanted: asked.Asked, facts: dict[str, Any]) -> Sample:
-        return Sample(image, facts)
+        return Sample(image, {"inquiry": False, **facts})
