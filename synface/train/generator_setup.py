@@ -129,21 +129,22 @@ def load_networks(config: TrainGeneratorConfig, device: str) -> Networks:
 def make_trainee(config: TrainGeneratorConfig, networks: Networks) -> GeneratorTrainee:
     """A fresh denoiser (from torch's global generator), or one that starts from a released network, with its loss."""
     denoiser = denoisers.build(networks.description)
-    put_start(config, denoiser.unet, networks.description)
+    if config.start is not None:
+        adm.start(denoiser.unet, read_start(config.start), networks.description, f"start {config.start}")
     return GeneratorTrainee(denoiser, networks.features, config.weight, config.measure)
 
 
-def put_start(config: TrainGeneratorConfig, unet: nn.Module, description: DenoiserConfig) -> None:
-    """Put ``config.start``, where it is given, into a fresh network. InputError where it does not fit."""
-    if config.start is not None:
-        saved = checkpoints.read_tensors(uris.read_bytes(config.start), config.start)
-        adm.start(unet, saved, description, f"start {config.start}")
+def read_start(uri: str) -> Any:
+    """What a released file holds, as tensors and plain data alone."""
+    return checkpoints.read_tensors(uris.read_bytes(uri), uri)
 
 
 def check_start(config: TrainGeneratorConfig, description: DenoiserConfig) -> None:
-    """As `put_start`, without the network's memory."""
-    with torch.device("meta"):
-        put_start(config, build_backbone(description), description)
+    """InputError where ``config.start`` is given and does not fit the denoiser."""
+    if config.start is not None:
+        with torch.device("meta"):
+            own = build_backbone(description).state_dict()
+        adm.fitted(own, read_start(config.start), description, f"start {config.start}")
 
 
 def split_identities(config: TrainGeneratorConfig, catalog: Catalog) -> tuple[np.ndarray, np.ndarray]:

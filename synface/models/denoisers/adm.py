@@ -122,14 +122,18 @@ def converted(state: Mapping[str, torch.Tensor], config: DenoiserConfig, where: 
 
 
 def start(unet: torch.nn.Module, saved: Any, config: DenoiserConfig, where: str) -> None:
-    """Put a released network's tensors in place; what it has not (further keys and values) stays as it is.
+    """Put a released network's tensors in place, as `fitted` says."""
+    unet.load_state_dict(fitted(unet.state_dict(), saved, config, where))
+
+
+def fitted(own: Mapping[str, torch.Tensor], saved: Any, config: DenoiserConfig, where: str) -> dict[str, torch.Tensor]:
+    """`own` with a released network's tensors; what that has not (further keys and values) stays as it is.
 
     Raises:
         InputError: not such a network, or tensors of other shapes; the first one is shown.
     """
     if not (config.resblock_sampling and config.conditioning == "cross_attention"):
         raise InputError(f"{where}: starts the denoiser 'cemiface' and its like (resblock_sampling, cross_attention)")
-    own = unet.state_dict()
     found = converted(trunk(saved, where), config, where)
     for name, value in found.items():
         if name not in own or own[name].shape != value.shape:
@@ -138,4 +142,4 @@ def start(unet: torch.nn.Module, saved: Any, config: DenoiserConfig, where: str)
     missing = [name for name in own if name not in found and "add_k_proj" not in name and "add_v_proj" not in name]
     if missing:
         raise InputError(f"{where}: says nothing of {missing[0]}")
-    unet.load_state_dict(own | found)
+    return {**own, **found}
