@@ -79,19 +79,18 @@ def test_uniform_contexts_are_keyed_points_of_the_sphere(trained):
     assert np.array_equal(schemas.embeddings(few.columns), x[7:10])
 
 
-def test_uniform_contexts_are_drawn_and_kept_apart(trained):
+def test_uniform_contexts_are_kept_apart(trained):
     options = {"weights": trained, "sampler": {"guidance": 1.5}, "negative": "nearest", "inquiries_below": 0.5}
     config = config_of(trained, num_identities=12, contexts={"uniform": True}, idiffface=options)
     found = opened(config)
     x = schemas.embeddings(found.columns)
     assert 1 < found.count < 12 and (x @ x.T - 2 * np.eye(len(x))).max() < 0.5
-    assert len({s.pixels.tobytes() for s in rendered(config)}) == 3 * found.count
     assert plan(config)["images"] == 3 * found.count
 
 
 def test_mixtures_are_synfaces_formula(trained, people):
     """normalize(share a + (1 - share) b), parents and share by number; for cemiface the same identities."""
-    config = config_of(trained, people, contexts={"mixup": 20, "share": [0.2, 0.8]}, seed=3)
+    config = config_of(trained, people, contexts={"mixup": 20, "share": [0.2, 0.8]}, seed=3, images_per_identity=1)
     x = schemas.embeddings(tables.read_identities(people))
     found = opened(config)
     keys = [("mixup", n) for n in range(20)]
@@ -101,7 +100,7 @@ def test_mixtures_are_synfaces_formula(trained, people):
     assert found.columns["source"][4].as_py() == "mixup of p{} and p{}".format(*parents[4])
     more = opened(config_of(trained, people, contexts={"mixup": 25, "share": [0.2, 0.8]}, seed=3))
     assert more.digest(20) == found.digest(20)
-    assert len(rendered(config)) == 60
+    assert len({s.pixels.tobytes() for s in rendered(config)}) == 20
 
 
 def test_nobody_in_particular_is_the_null_context(trained):
