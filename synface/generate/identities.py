@@ -92,8 +92,7 @@ def open_identities(config: GenerateConfig, description: Description, scorer: Sc
     if config.variation.cone is not None and config.variation.cone.separate and description.needs_embedding:
         # measured here: a table's own column may be of a larger set
         nearest = sphere.nearest_cosine(schemas.embeddings(table))[0].astype(np.float32)
-        table = table.drop_columns([n for n in (NEAREST,) if n in table.column_names])
-        table = table.append_column(NEAREST, pa.array(nearest))
+        table = _with_column(table, NEAREST, pa.array(nearest))
         names.append(NEAREST)
     if description.negative is not None:
         table = _with_negatives(table, description.negative, config.seed)
@@ -116,8 +115,12 @@ def _with_negatives(table: pa.Table, how: str, seed: int) -> pa.Table:
         other_n = sphere.nearest_cosine(x_nd)[1]
     else:
         other_n = conditions.others(seed, table["identity_id"].to_pylist())
-    table = table.drop_columns([n for n in (NEGATIVE,) if n in table.column_names])
-    return table.append_column(NEGATIVE, schemas.embedding_column(x_nd[other_n]))
+    return _with_column(table, NEGATIVE, schemas.embedding_column(x_nd[other_n]))
+
+
+def _with_column(table: pa.Table, name: str, column: pa.Array) -> pa.Table:
+    """The table with a column of that name, the given one."""
+    return table.select([n for n in table.column_names if n != name]).append_column(name, column)
 
 
 def input_digests(config: GenerateConfig, description: Description, scorer: Scorer | None = None) -> dict[str, str]:
