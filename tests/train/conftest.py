@@ -85,3 +85,11 @@ def networks(tmp_path_factory) -> dict[str, str]:
     stated = generators.autoencoder_weights_config(inner, "CC0-1.0", "noise", "float32")
     weights.save_pretrained(str(folder / "ae"), inner, stated)
     return {"embedder": str(folder / "fr"), "autoencoder": str(folder / "ae")}
+
+
+@pytest.fixture
+def one_thread():
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)

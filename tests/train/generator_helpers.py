@@ -46,3 +46,16 @@ def same_bits(a: average_loop.State, b: average_loop.State) -> bool:
     left = [*a.model.state_dict().values(), *a.average.state_dict().values()]
     right = [*b.model.state_dict().values(), *b.average.state_dict().values()]
     return a.history == b.history and all(torch.equal(x, y) for x, y in zip(left, right, strict=True))
+
+
+def resumed_equals_undisturbed(config: TrainGeneratorConfig, folder) -> average_loop.State:
+    """Two steps, and once more from their first checkpoint: equal bits, with a look on the way; the state."""
+    how = {"in_process": True, "checkpoint_every": 1, "samples_every": 2, "samples_images": 2}
+    config = config.model_copy(update={"how": config.how.model_copy(update=how)})
+    whole = train(config, folder / "whole")
+    assert [p.name for p in (folder / "whole" / "_synface" / "samples").iterdir()] == ["step-000000002.png"]
+    (folder / "again").mkdir()
+    (first,) = [p for p in (folder / "whole").iterdir() if "000000001" in p.name]
+    (folder / "again" / first.name).write_bytes(first.read_bytes())
+    assert same_bits(train(config, folder / "again"), whole)
+    return whole

@@ -9,17 +9,12 @@ from synface.models import denoisers
 from synface.models.denoisers import config as descriptions
 from synface.train import diffusion, generator_batches, generator_run, generator_setup, similarity
 from tests.models.denoisers.adm_state import published_like
-from tests.train.generator_helpers import SMALL, config_of, same_bits, train
+from tests.train.generator_helpers import SMALL, config_of, resumed_equals_undisturbed
 
 SHAPE = {**SMALL, "attention": [False, True], "context_tokens": 2, "condition_dim": 24, "style_grid": 2}
 
 
-@pytest.fixture(autouse=True)
-def one_thread():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def dcface(toy, networks, **changes):
@@ -76,15 +71,8 @@ def test_the_loss_takes_the_style_of_the_restored_image(toy_images, networks):
 
 
 def test_a_resumed_training_has_the_bits_of_an_undisturbed_one(toy_images, networks, tmp_path):
-    how = {"in_process": True, "checkpoint_every": 1, "samples_every": 2, "samples_images": 2}
-    config = dcface(toy_images, networks, how=how)
-    whole = train(config, tmp_path / "whole")
+    whole = resumed_equals_undisturbed(dcface(toy_images, networks), tmp_path)
     assert set(whole.history[-1]) == {"step", "loss", "squared_error", "matching", "realised", "lr"}
-    assert [p.name for p in (tmp_path / "whole" / "_synface" / "samples").iterdir()] == ["step-000000002.png"]
-    (tmp_path / "again").mkdir()
-    (first,) = [p for p in (tmp_path / "whole").iterdir() if "000000001" in p.name]
-    (tmp_path / "again" / first.name).write_bytes(first.read_bytes())
-    assert same_bits(train(config, tmp_path / "again"), whole)
 
 
 def test_looks_need_pictures(toy_images, networks, tmp_path):

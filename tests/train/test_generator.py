@@ -33,13 +33,7 @@ from synface.train.generator_config import TrainGeneratorConfig
 from tests.train.conftest import write_toy
 from tests.train.generator_helpers import config_of, same_bits, train
 
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture(scope="module")
