@@ -78,8 +78,14 @@ class ConditionalModel(Protocol):
         """Of one sample."""
         ...
 
-    def condition(self, embedding_nd: torch.Tensor, m_n: torch.Tensor, **style: torch.Tensor) -> Condition:
-        """The condition of n rows; of mode style also with ``style_nchw``."""
+    def condition(
+        self,
+        embedding_nd: torch.Tensor,
+        m_n: torch.Tensor,
+        kept_nk: torch.Tensor | None = None,
+        style_nchw: torch.Tensor | None = None,
+    ) -> Condition:
+        """The condition of n rows; `style_nchw` where `sample` is given styles, `kept_nk` in training alone."""
         ...
 
     def null_condition(self, n: int) -> Condition:
