@@ -49,13 +49,20 @@ def same_bits(a: average_loop.State, b: average_loop.State) -> bool:
 
 
 def resumed_equals_undisturbed(config: TrainGeneratorConfig, folder) -> average_loop.State:
-    """Two steps, and once more from their first checkpoint: equal bits, with a look on the way; the state."""
-    how = {"in_process": True, "checkpoint_every": 1, "samples_every": 2, "samples_images": 2}
-    config = config.model_copy(update={"how": config.how.model_copy(update=how)})
-    whole = train(config, folder / "whole")
-    assert [p.name for p in (folder / "whole" / "_synface" / "samples").iterdir()] == ["step-000000002.png"]
+    """Two steps, and once more from their first checkpoint: equal bits; only the first are looked at."""
+    how = config.how.model_copy(update={"checkpoint_every": 1})
+    config = config.model_copy(update={"how": how})
+    whole = looked_at(config, folder / "whole")
     (folder / "again").mkdir()
     (first,) = [p for p in (folder / "whole").iterdir() if "000000001" in p.name]
     (folder / "again" / first.name).write_bytes(first.read_bytes())
     assert same_bits(train(config, folder / "again"), whole)
     return whole
+
+
+def looked_at(config: TrainGeneratorConfig, folder) -> average_loop.State:
+    """Train two steps with a look at the second one."""
+    how = config.how.model_copy(update={"samples_every": 2, "samples_images": 1})
+    state = train(config.model_copy(update={"how": how}), folder)
+    assert [p.name for p in (folder / "_synface" / "samples").iterdir()] == ["step-000000002.png"]
+    return state

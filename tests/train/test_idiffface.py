@@ -73,6 +73,7 @@ def test_a_resumed_training_has_the_bits_of_an_undisturbed_one(toy_images, netwo
     assert set(whole.history[-1]) == {"step", "loss", "squared_error", "lr"}
 
 
+@pytest.mark.slow
 def test_accumulated_passes_drop_the_same_components(toy_images, networks, tmp_path):
     two = idiff(toy_images, networks, steps=1, numerics={"threads_per_worker": 1, "accumulation": 2})
     accumulated, once = train(two, tmp_path / "two"), train(idiff(toy_images, networks, steps=1), tmp_path / "one")
