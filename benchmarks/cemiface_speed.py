@@ -16,7 +16,7 @@ import numpy as np
 import torch
 
 from common import write_result
-from synface.generate.generators.cemiface import resolve
+from synface.generate.generators.diffusion import resolve
 from synface.generate.variation_config import SamplerOptions
 from synface.models import sampling, weights
 from synface.models.autoencoder import AutoencoderConfig

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-from synface.generate.generators.cemiface import resolve
+from synface.generate.generators.diffusion import resolve
 from synface.generate.variation_config import SamplerOptions
 from synface.models.denoisers import generator as generators
 from synface.models.embedding import Embedder

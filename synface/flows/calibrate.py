@@ -22,7 +22,7 @@ from synface.embed.config import EmbedConfig
 from synface.flows import sampling
 from synface.flows.calibrate_config import CalibrateConfig
 from synface.generate import run as generate
-from synface.generate.generators.cemiface import resolve
+from synface.generate.generators.diffusion import resolve
 from synface.models import weights
 from synface.models.denoisers import generator as generators
 from synface.ops.cluster import versions

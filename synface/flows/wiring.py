@@ -46,6 +46,9 @@ STEPS = {
 #: sections that work with a generator, which comes first where the recipe trains it
 DRAWN = ("closed_loop", "generate", "generate_more")
 
+#: generators that draw with what `train_generator` leaves
+DENOISING = ("cemiface", "idiffface", "dcface")
+
 #: (section, its configuration without a place) -> URI of its output
 Place = Callable[[str, StageConfig], str]
 
@@ -106,7 +109,9 @@ def _inputs(name: str, config: PipelineConfig, made: Mapping[str, str]) -> dict[
     pack_input = "pool" if (config.pack or {}).get("solver") == "subset" else "gallery"
     studied = listed(made.get("generator_images") or made.get("generate"))
     weights = made.get("calibrate") or made.get("train_generator")
-    drawn = {"cemiface": {"weights": weights}} if weights and section.get("generator") == "cemiface" else {}
+    drawing = section.get("generator")
+    own = {"weights": weights, **({"style_images": made.get("generator_images")} if drawing == "dcface" else {})}
+    trained = {drawing: own} if weights and drawing in DENOISING else {}
     packed = made.get("pack") or made.get("embed")
     identities = made.get("closed_loop") or packed
     grouped: dict[str, Any] = {}  # real images in groups by similarity: the pool itself is trained on
@@ -117,8 +122,8 @@ def _inputs(name: str, config: PipelineConfig, made: Mapping[str, str]) -> dict[
         "closed_loop": {"identities": packed, "weights": weights},
         "pack": {pack_input: made.get("embed")},
         "embed_more": {"images": made.get("pool_more")},
-        "generate": {"identities": identities, **drawn},
-        "generate_more": {"identities": made.get("embed_more"), **drawn},
+        "generate": {"identities": identities, **trained},
+        "generate_more": {"identities": made.get("embed_more"), **trained},
         "train_autoencoder": {"images": studied},
         "train_generator": {"images": studied, "autoencoder": made.get("train_autoencoder")},
         "calibrate": {"weights": made.get("train_generator"), "identities": made.get("embed")},

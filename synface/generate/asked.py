@@ -89,6 +89,22 @@ def check(variation: Variation, calibration: dict[str, Any] | None, where: str) 
         )
 
 
+def check_without_m(variation: Variation, generator: str) -> None:
+    """InputError where a similarity is asked of weights that know none."""
+    for field in ("m", "similarity"):
+        if getattr(variation, field) is not None:
+            raise InputError(
+                f"variation.{field}: generator {generator} knows no similarity factor; leave it out "
+                "(variation.cone varies the embedding)"
+            )
+
+
+def plain(draw_n: np.ndarray) -> Asked:
+    """What samples are asked of a network that knows no m: 1 stands in its place, each has noise of its own."""
+    unknown = np.full(len(draw_n), np.nan)
+    return Asked(np.ones(len(draw_n), np.float32), unknown, unknown, np.asarray(draw_n, np.int64))
+
+
 def embeddings(
     variation: Variation,
     seed: int,

@@ -18,6 +18,7 @@ DIRECTION_STREAM = "direction"
 COSINE_STREAM = "cone-cosine"
 PARENTS_STREAM = "parents"
 SHARE_STREAM = "share"
+NEGATIVE_STREAM = "negative"
 
 
 @dataclass(frozen=True)
@@ -186,6 +187,18 @@ def parents(seed: int, keys: Sequence[Key], size: int) -> np.ndarray:
         first, other = generator.integers(0, size), generator.integers(0, size - 1)
         out[row] = first, other + (other >= first)
     return out
+
+
+def others(seed: int, identity_ids: Sequence[str]) -> np.ndarray:
+    """For each identity the row of another one, uniform, int64 [n]: NegFaceDiff's random negatives.
+
+    Keyed by (seed, identity): a function of whom the run has and in which order, not of the samples asked.
+    """
+    size = len(identity_ids)
+    if size < 2:
+        raise InputError(f"another identity for each: at least 2 are needed, got {size}")
+    step = [int(rng.generator(seed, name, NEGATIVE_STREAM).integers(1, size)) for name in identity_ids]
+    return (np.arange(size) + step) % size
 
 
 def shares(seed: int, keys: Sequence[Key], low: float = 0.0, high: float = 1.0) -> np.ndarray:

@@ -6,7 +6,7 @@ from pydantic import Field, model_validator
 
 from synface.generate.arc2face_config import Arc2faceOptions
 from synface.generate.scoring_config import Scoring
-from synface.generate.variation_config import CemifaceOptions, Variation
+from synface.generate.variation_config import DcfaceOptions, DiffusionOptions, Variation
 from synface.settings import How, InputUri, MeasuredRate, Numerics, Settings, StageConfig
 
 
@@ -23,6 +23,26 @@ class HeadsOptions(Settings):
         default=2, ge=1, le=4, description="rendered at this many times the size, then averaged"
     )
     shadows: bool = True
+
+
+class Contexts(Settings):
+    """Identities that the run makes itself, for generators that draw an embedding."""
+
+    uniform: bool = Field(
+        default=False, description="num_identities points uniform on the sphere of embeddings (IDiff-Face)"
+    )
+    mixup: int | None = Field(
+        default=None, ge=1, le=10**9, description="so many mixtures of two of the given identities (SynFace)"
+    )
+    share: tuple[float, float] = Field(
+        default=(0.0, 1.0), description="mixup: share of the first parent, drawn uniformly between these"
+    )
+
+    @model_validator(mode="after")
+    def _share(self) -> "Contexts":
+        if not 0 <= self.share[0] <= self.share[1] <= 1:
+            raise ValueError(f"share {list(self.share)}: inside [0, 1], low before high")
+        return self
 
 
 class GenerateNumerics(Numerics):
@@ -84,7 +104,8 @@ class GenerateConfig(StageConfig):
     """Identities -> images table, streamed through generator actors to any URI.
 
     Who: `identities`, the URI of an identities table; or `num_identities` (with `first_seed` and `domain`),
-    the first ones of a parametric generator's own space, which is how a pool of candidates is made.
+    the first ones of a parametric generator's own space, which is how a pool of candidates is made; or `contexts`:
+    points of the sphere, mixtures of the table's identities.
     """
 
     verb: ClassVar[str] = "generate"
@@ -93,6 +114,7 @@ class GenerateConfig(StageConfig):
     identities: InputUri | None = None
     num_identities: int | None = Field(default=None, ge=1, le=10**9)
     first_seed: int = Field(default=0, ge=0, lt=10**9)
+    contexts: Contexts = Contexts()
     domain: str | None = Field(default=None, description="default: the identities' own source")
     images_per_identity: int = Field(default=16, ge=1, le=100_000)
     image_size: int = Field(default=112, ge=16, le=1024, description="pixels; ArcFace crop of this size")
@@ -105,8 +127,10 @@ class GenerateConfig(StageConfig):
     variation: Variation = Variation()
     scoring: Scoring = Scoring()
     heads: HeadsOptions = HeadsOptions()
-    cemiface: CemifaceOptions = CemifaceOptions()
     arc2face: Arc2faceOptions = Arc2faceOptions()
+    cemiface: DiffusionOptions = DiffusionOptions()
+    dcface: DcfaceOptions = DcfaceOptions()
+    idiffface: DiffusionOptions = DiffusionOptions()
     options: dict[str, Any] = Field(default={}, description="options of a generator of your own")
     numerics: GenerateNumerics = GenerateNumerics()
     how: GenerateHow = GenerateHow()
@@ -120,6 +144,10 @@ class GenerateConfig(StageConfig):
             )
         if self.identities is not None and self.first_seed:
             raise ValueError("first_seed belongs to num_identities; an identities table has its own seeds")
+        if self.contexts.uniform and self.num_identities is None:
+            raise ValueError("contexts.uniform makes num_identities points: give num_identities instead of identities")
+        if self.contexts.mixup is not None and self.identities is None:
+            raise ValueError("contexts.mixup mixes given people: give identities")
         if self.generator == "heads" and self.variation != Variation():
             raise ValueError("variation is for generators that draw an embedding; heads varies by heads.stress")
         if self.options and ":" not in self.generator:

@@ -7,7 +7,8 @@ import numpy as np
 import pyarrow as pa
 
 from synface.core import sphere
-from synface.generate import scoring
+from synface.core.errors import InputError
+from synface.generate import conditions, contexts, scoring
 from synface.generate.config import GenerateConfig
 from synface.generate.generators import Description, Generator
 from synface.generate.plan import Identity
@@ -18,6 +19,7 @@ from synface.store import artifact, schemas, tables
 
 NEAREST = "nearest_cosine"
 REFERENCE = "reference"
+NEGATIVE = "negative"
 
 
 @dataclass(frozen=True)
@@ -37,7 +39,7 @@ class Identities:
     def digest(self, count: int) -> str | None:
         """sha256 of the first `count`; None where the generator knows them by label.
 
-        It does not hold `nearest_cosine`, which more identities change.
+        It holds neither `nearest_cosine` nor the negatives, which more identities change.
         """
         if self.columns is None:
             return None
@@ -62,17 +64,23 @@ def open_identities(config: GenerateConfig, description: Description, scorer: Sc
         InputError: missing, damaged, NaN or non-unit embeddings, duplicate ids; embeddings of another recognizer than
             the generator's or the scorer's.
     """
-    if config.identities is None:
+    contexts.check(config, description)
+    if config.contexts.uniform:
+        table = contexts.uniform(config, description)
+    elif config.identities is None:
         if scorer is not None:
             scoring.references(config, scorer, None)
         return Identities(config.num_identities or 0, None)
-    table = tables.read_identities(config.identities, description.embedding_dim)
+    else:
+        table = tables.read_identities(config.identities, description.embedding_dim)
     if description.embedder_sha256:
         stated = schemas.metadata_of(table.schema)
-        where = f"identities {config.identities}"
+        where = f"identities {config.identities or 'contexts.uniform'}"
         schemas.check_embedder(
             stated, description.embedder, description.embedder_sha256, where, "the generator understands"
         )
+    if config.contexts.mixup is not None:
+        table = contexts.mixed(config, table)
     if description.inquiries_below is not None:
         kept = sphere.unique_rows(schemas.embeddings(table), description.inquiries_below)
         say(
@@ -84,9 +92,11 @@ def open_identities(config: GenerateConfig, description: Description, scorer: Sc
     if config.variation.cone is not None and config.variation.cone.separate and description.needs_embedding:
         # measured here: a table's own column may be of a larger set
         nearest = sphere.nearest_cosine(schemas.embeddings(table))[0].astype(np.float32)
-        table = table.drop_columns([n for n in (NEAREST,) if n in table.column_names])
-        table = table.append_column(NEAREST, pa.array(nearest))
+        table = _with_column(table, NEAREST, pa.array(nearest))
         names.append(NEAREST)
+    if description.negative is not None:
+        table = _with_negatives(table, description.negative, config.seed)
+        names.append(NEGATIVE)
     if scorer is None:
         return Identities(table.num_rows, table.select(names))
     reference_nd = scoring.references(config, scorer, table)
@@ -94,6 +104,23 @@ def open_identities(config: GenerateConfig, description: Description, scorer: Sc
     if config.scoring.references is not None or not description.needs_embedding:
         columns = columns.append_column(REFERENCE, schemas.embedding_column(reference_nd))
     return Identities(table.num_rows, columns, reference_nd)
+
+
+def _with_negatives(table: pa.Table, how: str, seed: int) -> pa.Table:
+    """The table with, for each identity, the embedding of another one of it."""
+    if table.num_rows < 2:
+        raise InputError(f"negative = {how!r}: the run has {table.num_rows} identity; at least 2 are needed")
+    x_nd = schemas.embeddings(table)
+    if how == "nearest":
+        other_n = sphere.nearest_cosine(x_nd)[1]
+    else:
+        other_n = conditions.others(seed, table["identity_id"].to_pylist())
+    return _with_column(table, NEGATIVE, schemas.embedding_column(x_nd[other_n]))
+
+
+def _with_column(table: pa.Table, name: str, column: pa.Array) -> pa.Table:
+    """The table with a column of that name, the given one."""
+    return table.select([n for n in table.column_names if n != name]).append_column(name, column)
 
 
 def input_digests(config: GenerateConfig, description: Description, scorer: Scorer | None = None) -> dict[str, str]:
@@ -105,7 +132,8 @@ def input_digests(config: GenerateConfig, description: Description, scorer: Scor
 def rows_to_identities(columns: pa.Table, first_label: int) -> list[Identity]:
     """A slice of `Identities.columns` as identities; labels count from `first_label`."""
     unknown: list[None] = [None] * columns.num_rows
-    found = {n: schemas.embeddings(columns, n) for n in ("embedding", REFERENCE) if n in columns.column_names}
+    vectors = ("embedding", REFERENCE, NEGATIVE)
+    found = {n: schemas.embeddings(columns, n) for n in vectors if n in columns.column_names}
     nearest = unknown if NEAREST not in columns.column_names else columns[NEAREST].to_pylist()
     rows = zip(
         columns["identity_id"].to_pylist(),
@@ -114,6 +142,7 @@ def rows_to_identities(columns: pa.Table, first_label: int) -> list[Identity]:
         found.get("embedding", unknown),
         nearest,
         found.get(REFERENCE, found.get("embedding", unknown)),
+        found.get(NEGATIVE, unknown),
         strict=True,
     )
     return [Identity(first_label + i, *row) for i, row in enumerate(rows)]

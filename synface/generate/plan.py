@@ -27,6 +27,7 @@ class Identity:
     embedding: np.ndarray | None = None  # float32 [d], unit norm
     nearest_cosine: float | None = None  # to another identity of the run; where the variation needs it
     reference: np.ndarray | None = None  # the inquiry's embedding by the scorer, float32 [d]; where images are scored
+    negative: np.ndarray | None = None  # embedding of whom the images shall not be, float32 [d]; where that is asked
 
 
 @dataclass(frozen=True)

@@ -106,7 +106,7 @@ def _prepare(config: GenerateConfig) -> tuple[Description, Scorer | None, Identi
     description = kind.describe(config)
     scoring.check(config)
     scorer = scoring.describe(config)
-    if config.num_identities is not None:
+    if config.num_identities is not None and not config.contexts.uniform:
         kind.own_identities(config, range(1))
     return description, scorer, open_identities(config, description, scorer)
 

@@ -116,17 +116,22 @@ class SamplerOptions(Settings):
     clip: float | None = Field(default=None, gt=0, description="ddim: bound of the estimated x_0 (1 for pixels)")
 
 
-class CemifaceOptions(Settings):
-    """Options of the generator ``cemiface``."""
+class DiffusionOptions(Settings):
+    """Options of every generator that samples a trained denoiser."""
 
     weights: InputUri | None = Field(
-        default=None, description="folder or URI of `train generator` or `calibrate`; default: cemiface-tiny"
+        default=None, description="folder or URI of `train generator` or `calibrate`; cemiface: cemiface-tiny"
     )
     sampler: SamplerOptions = SamplerOptions()
     inquiries_below: float | Literal["threshold"] | None = Field(
         default=None,
         description="keep only identities whose pairwise cosines stay below this; threshold: the weights' own, "
         "impostors at a stated FAR",
+    )
+    negative: Literal["nearest", "random"] | None = Field(
+        default=None,
+        description="guide away from another identity of the run, the nearest one or one drawn by key, instead of "
+        "from nobody (NegFaceDiff); needs sampler.guidance above 1 (the paper: 1.5)",
     )
     inquiry_repeats: int = Field(
         default=0, ge=0, le=100_000, description="the first so many samples are copies of the inquiry image"
@@ -136,9 +141,20 @@ class CemifaceOptions(Settings):
     )
 
     @model_validator(mode="after")
-    def _inquiry(self) -> "CemifaceOptions":
+    def _inquiry(self) -> "DiffusionOptions":
         if bool(self.inquiry_repeats) != (self.inquiry_images is not None):
             raise ValueError("inquiry_repeats and inquiry_images belong together: how many copies, and of what")
         if isinstance(self.inquiries_below, float) and not -1 < self.inquiries_below <= 1:
             raise ValueError(f"inquiries_below {self.inquiries_below}: a cosine in (-1, 1]")
         return self
+
+
+class DcfaceOptions(DiffusionOptions):
+    """Options of the generator ``dcface``."""
+
+    style_images: InputUri | None = Field(
+        default=None, description="images table whose pictures lend the samples their style"
+    )
+    styles: int = Field(
+        default=10_000, ge=1, le=10_000_000, description="so many of them, from the table's beginning, may be drawn"
+    )

@@ -82,14 +82,18 @@ def _append(
         )
         before = _fresh(first, description, int(manifest.numbers["identities"]))
     before = before.named(manifest.config_hash)
-    _check_growth(config, identities, before, manifest)
+    _check_growth(config, description, identities, before, manifest)
     artifact.keep_version(config.output)
     plan = _fresh(config, description, identities.count, before)
     artifact.write_plan(config.output, fields, parts=[part.as_list() for part in plan.parts])
 
 
 def _check_growth(
-    config: GenerateConfig, identities: Identities, before: ShardPlan, manifest: artifact.Manifest
+    config: GenerateConfig,
+    description: Description,
+    identities: Identities,
+    before: ShardPlan,
+    manifest: artifact.Manifest,
 ) -> None:
     there, asked = (before.identities, before.images_per_identity), (identities.count, config.images_per_identity)
     if asked[0] < there[0] or asked[1] < there[1]:
@@ -111,6 +115,11 @@ def _check_growth(
     if cone is not None and cone.separate and asked[0] > there[0]:
         raise InputError(
             "how.append: variation.cone.separate bounds each cone by the nearest of all identities, so that more of "
+            "them change the images that stand; choose a new output, or append samples only"
+        )
+    if description.negative is not None and asked[0] > there[0]:
+        raise InputError(
+            f"how.append: negative = {description.negative!r} picks among all identities of the run, so that more of "
             "them change the images that stand; choose a new output, or append samples only"
         )
 

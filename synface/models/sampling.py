@@ -78,8 +78,14 @@ class ConditionalModel(Protocol):
         """Of one sample."""
         ...
 
-    def condition(self, embedding_nd: torch.Tensor, m_n: torch.Tensor) -> Condition:
-        """The condition of n rows."""
+    def condition(
+        self,
+        embedding_nd: torch.Tensor,
+        m_n: torch.Tensor,
+        kept_nk: torch.Tensor | None = None,
+        style_nchw: torch.Tensor | None = None,
+    ) -> Condition:
+        """The condition of n rows; `style_nchw` where `sample` is given styles, `kept_nk` in training alone."""
         ...
 
     def null_condition(self, n: int) -> Condition:
@@ -124,6 +130,7 @@ def guided(
 ) -> torch.Tensor:
     """Classifier-free guidance ``null + w (conditional - null)``, w per row, with Lin et al.'s rescaling.
 
+    For negative guidance the second prediction is that of the other identity instead of nobody's.
     The rescaled prediction is multiplied by ``rescale std(conditional) / std(guided) + 1 - rescale``, the
     standard deviations over each row's c, h, w.
     """
@@ -136,19 +143,21 @@ def guided(
 
 def sample(
     model: ConditionalModel,
-    embedding_nd: np.ndarray,
+    embedding_nd: np.ndarray | None,
     m_n: np.ndarray,
     seed: int,
     keys: Sequence[Key],
     settings: SamplerSettings,
     guidance_n: np.ndarray | None = None,
     device: torch.device | str = "cpu",
+    negative_nd: np.ndarray | None = None,
+    style_nchw: np.ndarray | None = None,
 ) -> np.ndarray:
     """Samples of the denoiser's space (images or latents), float32 [n, c, h, w].
 
     Args:
         model: in evaluation mode, on `device`.
-        embedding_nd: unit embeddings of the inquiries.
+        embedding_nd: unit embeddings of the inquiries; None: of nobody in particular, by the null condition.
         m_n: similarity factors in [-1, 1].
         seed: of all noise.
         keys: one per image, e.g. ``(identity_id, sample)``. Equal keys get equal noise: give all m of a row
@@ -156,18 +165,26 @@ def sample(
         settings: solver, steps, guidance.
         guidance_n: guidance per image; None takes ``settings.guidance`` for all.
         device: a torch device.
+        negative_nd: unit embeddings of whom each image shall not be: guidance is then
+            ``negative + w (conditional - negative)``, with each image's own m on both sides (NegFaceDiff,
+            arXiv 2508.09661, writes ``(1 + w') conditional - w' negative``: w = 1 + w'). None: the null condition.
+        style_nchw: whose style each image takes, clean samples of the denoiser's space; for mode style alone.
 
     Raises:
-        InputError: m outside [-1, 1] or not finite, embeddings of another size, lengths that differ.
+        InputError: m outside [-1, 1] or not finite, embeddings of another size, lengths that differ; negatives
+            without guidance.
         SynfaceError: the network gave numbers that are not finite.
     """
     n = len(keys)
-    embedding, m = np.asarray(embedding_nd, np.float32), np.asarray(m_n, np.float32)
-    if embedding.shape != (n, model.config.embedding_dim):
-        raise InputError(
-            f"embeddings {list(embedding.shape)} for {n} images: the generator takes [{n}, "
-            f"{model.config.embedding_dim}]; embed the identities with the recognizer that it was trained with"
-        )
+    embedding = None if embedding_nd is None else np.asarray(embedding_nd, np.float32)
+    m = np.asarray(m_n, np.float32)
+    negative = None if negative_nd is None else np.asarray(negative_nd, np.float32)
+    for given in (embedding, negative):
+        if given is not None and given.shape != (n, model.config.embedding_dim):
+            raise InputError(
+                f"embeddings {list(given.shape)} for {n} images: the generator takes [{n}, "
+                f"{model.config.embedding_dim}]; embed the identities with the recognizer that it was trained with"
+            )
     if m.shape != (n,) or not (np.abs(m) <= 1).all():
         raise InputError("m: one number in [-1, 1] per image")
     weight = None  # whether to guide must not depend on the images of a micro-batch
@@ -175,19 +192,25 @@ def sample(
         weight = (
             np.full(n, settings.guidance, np.float32) if guidance_n is None else np.asarray(guidance_n, np.float32)
         )
+    if negative is not None and weight is None:
+        raise InputError("negative identities need guidance other than 1, e.g. 1.5")
+    if embedding is None and weight is not None:
+        raise InputError("images of nobody in particular cannot be guided: leave guidance at 1")
     out = np.empty((n, *model.shape), np.float32)
     for start in range(0, n, settings.micro_batch):
         rows = slice(start, min(start + settings.micro_batch, n))
         with torch.inference_mode():
             out[rows] = _micro_batch(
                 model,
-                embedding[rows],
+                None if embedding is None else embedding[rows],
                 m[rows],
                 None if weight is None else weight[rows],
                 seed,
                 list(keys[rows]),
                 settings,
                 torch.device(device),
+                None if negative is None else negative[rows],
+                None if style_nchw is None else style_nchw[rows],
             )
     bad = np.flatnonzero(~np.isfinite(out).all((1, 2, 3)))
     if len(bad):
@@ -197,13 +220,15 @@ def sample(
 
 def _micro_batch(
     model: ConditionalModel,
-    embedding: np.ndarray,
+    embedding: np.ndarray | None,
     m: np.ndarray,
     weight: np.ndarray | None,
     seed: int,
     keys: list[Key],
     settings: SamplerSettings,
     device: torch.device,
+    negative: np.ndarray | None,
+    style: np.ndarray | None,
 ) -> np.ndarray:
     size, used = settings.micro_batch, len(keys)
 
@@ -216,9 +241,16 @@ def _micro_batch(
         return padded(rng.normal_rows(seed, [(*key, stream, *more) for key in keys], model.shape))
 
     scheduler = build_scheduler(model.config, settings)
-    condition = model.condition(padded(embedding), padded(m))
+
+    def conditioned(on: np.ndarray) -> Condition:
+        styled = {} if style is None else {"style_nchw": padded(style)}
+        return model.condition(padded(on), padded(m), **styled)
+
+    null = model.null_condition(size)
+    condition = null if embedding is None else conditioned(embedding)
     weight_b = None if weight is None else padded(weight)
-    both_conditions = concatenate(condition, model.null_condition(size))
+    other = null if negative is None else conditioned(negative)
+    both_conditions = concatenate(condition, other)
     low, high = settings.guidance_interval
     x = noise(NOISE_STREAM) * scheduler.init_noise_sigma
     for step, t in enumerate(scheduler.timesteps):

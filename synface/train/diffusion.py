@@ -69,7 +69,7 @@ def squared_error(
 class Batch:
     """What one training step looks at; row i of everything belongs together.
 
-    In mode ``paper`` the target is the inquiry itself: the two embeddings are the same rows.
+    In modes ``paper`` and ``identity`` the target is the inquiry itself: the two embeddings are the same rows.
     """
 
     x0_nchw: torch.Tensor  # the images or latents to restore
@@ -79,6 +79,7 @@ class Batch:
     target_nd: torch.Tensor  # unit embeddings of the images to restore
     m_n: torch.Tensor  # drawn from the grid (paper), or the two embeddings' cosine
     conditioned_n: torch.Tensor  # bool; false: the condition is dropped, for guidance
+    kept_nk: torch.Tensor | None = None  # bool; components of the context that partial dropout keeps; None: all
 
 
 @dataclass(frozen=True)
@@ -87,7 +88,7 @@ class Losses:
 
     total: torch.Tensor
     squared_error_n: torch.Tensor  # weighted by min-SNR
-    matching_n: torch.Tensor | None  # L_SimMat; None in mode relation
+    matching_n: torch.Tensor | None  # L_SimMat, in mode style L_ID; None in modes relation and identity
     realised_n: torch.Tensor | None  # similarity of x0_hat to the inquiry
     bound_n: torch.Tensor | None = None  # term of L_vlb; None without a learned range
 
@@ -99,20 +100,24 @@ def generator_losses(
     weight: float = similarity.LAMBDA,
     measure: str = "cosine",
 ) -> Losses:
-    """CemiFace's loss of a batch, ``L_MSE + lambda L_SimMat``, in the model's mode; for a learned range also L_vlb.
+    """The loss of a batch in the model's mode; for a learned range also L_vlb.
+
+    CemiFace's ``L_MSE + lambda L_SimMat``, DCFace's ``L_MSE + lambda L_ID``; in modes ``relation`` and ``identity``
+    L_MSE alone. The style of mode ``style`` is that of the image to restore.
 
     Args:
-        model: the denoiser; its mode says whether L_SimMat takes part.
+        model: the denoiser; its mode says which losses take part.
         batch: see `Batch`.
         embed: x0_hat [n, c, h, w] to features [n, d]: decodes latents, clips, and applies the frozen E_id;
-            differentiable. Not called in mode ``relation``.
+            differentiable. Called only where the mode compares (`DenoiserConfig.matches`).
         weight: lambda.
         measure: of the similarity.
     """
     kind = model.config.prediction
     abar_n = model.alphas_cumprod[batch.t_n]
     x_t = noised(batch.x0_nchw, batch.noise_nchw, abar_n)
-    condition = model.condition(batch.inquiry_nd, batch.m_n)
+    style = batch.x0_nchw if model.config.mode == "style" else None
+    condition = model.condition(batch.inquiry_nd, batch.m_n, batch.kept_nk, style)
     condition = conditioning.choose(batch.conditioned_n, condition, model.null_condition(len(x_t)))
     prediction, raw_variance = model.with_range(x_t, batch.t_n, condition)
     x0_hat = similarity.clean_estimate(x_t, prediction, abar_n, kind)
@@ -122,14 +127,16 @@ def generator_losses(
         bound = variance.WEIGHT * model.config.num_train_steps * bound_n.mean()
     target = prediction_target(batch.x0_nchw, batch.noise_nchw, abar_n, kind)
     error_n = squared_error(prediction, target, min_snr_weight(abar_n, kind))
-    if model.config.mode == "relation":
+    if not model.config.matches:
         return Losses(similarity.total_loss(error_n, None) + bound, error_n, None, None, bound_n)
     features = embed(x0_hat)
     restored_n = similarity.similarity(features, batch.target_nd, measure)
     realised_n = similarity.similarity(features, batch.inquiry_nd, measure)
-    matching_n = similarity.similarity_matching(
-        restored_n, realised_n, batch.m_n, batch.t_n, model.config.num_train_steps
-    )
+    num_steps = model.config.num_train_steps
+    if model.config.mode == "style":
+        matching_n = similarity.identity_matching(restored_n, realised_n, batch.t_n, num_steps)
+    else:
+        matching_n = similarity.similarity_matching(restored_n, realised_n, batch.m_n, batch.t_n, num_steps)
     total = similarity.total_loss(error_n, matching_n, weight, batch.conditioned_n)
     return Losses(total + bound, error_n, matching_n, realised_n, bound_n)
 

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from synface.core import rng
+from synface.models.denoisers.config import DenoiserConfig
 from synface.train import diffusion, similarity
 from synface.train.data import rank_slice
 from synface.train.diffusion import Batch
@@ -55,8 +56,9 @@ def draw_rows(
 
     Args:
         config: of the training.
-        mode: paper: the target is the inquiry and m is drawn from the grid; relation and hybrid: another image,
-            and m is the measured cosine of the condition to its embedding.
+        mode: paper: the target is the inquiry and m is drawn from the grid; identity: the same, and there is no m;
+            relation and hybrid: another image, and m is the measured cosine of the condition to its embedding;
+            style: another image of the same identity, or the same one.
         num_steps: T.
         step: 0-based.
         embedding_nd: unit embeddings of the training images.
@@ -65,14 +67,17 @@ def draw_rows(
     """
     size, seed = config.global_batch_size, config.seed
     draw = rng.generator(seed, "rows", step)
-    if mode == "paper":
+    if mode in ("paper", "identity"):
         inquiry = target = draw.integers(0, len(embedding_nd), size)
-        m = similarity.draw_m(draw, size, config.m_interval, *config.m_range)
+        m = np.ones(size, np.float32)
+        if mode == "paper":
+            m = similarity.draw_m(draw, size, config.m_interval, *config.m_range)
         inquiry = _image_or_centre(config, step, inquiry, len(embedding_nd))
     else:
         pairs = diffusion.relation_pairs(
-            draw, embedding_nd, label_n, size, config.same_share, *config.pair_range, candidates=config.candidates
-        )
+            draw, embedding_nd, label_n, size, 1.0 if mode == "style" else config.same_share, *config.pair_range,
+            candidates=config.candidates,
+        )  # fmt: skip
         inquiry, target = _image_or_centre(config, step, pairs.inquiry_n, len(embedding_nd)), pairs.target_n
         cosine = np.einsum("nd,nd->n", condition_nd[inquiry], embedding_nd[target])
         m = np.clip(cosine, -1, 1).astype(np.float32)
@@ -93,6 +98,14 @@ def part_of(rows: Rows, part: slice) -> Rows:
     return Rows(rows.inquiry_n[part], rows.target_n[part], rows.m_n[part], rows.t_n[part], rows.conditioned_n[part])
 
 
+def kept_components(config: TrainGeneratorConfig, description: DenoiserConfig, step: int) -> np.ndarray | None:
+    """What contextual partial dropout keeps in a global batch, bool [batch, condition_dim]; None where all is kept."""
+    if not description.context_dropout:
+        return None
+    draw = rng.generator(config.seed, "partial-dropout", step)
+    return draw.random((config.global_batch_size, description.condition_dim)) >= description.context_dropout
+
+
 def own_parts(size: int, rank: int, world: int, passes: int) -> list[slice]:
     """The rows of one worker's forward passes in a global batch of `size`."""
     own = rank_slice(0, size, rank, world)
@@ -107,8 +120,12 @@ def make_batch(
     embedding_nd: np.ndarray,
     condition_nd: np.ndarray,
     device: str = "cpu",
+    kept_nk: np.ndarray | None = None,
 ) -> Batch:
-    """Tensors of some rows: targets x0 and noise [n, c, h, w] in the rows' order, and the embeddings that belong."""
+    """Tensors of some rows: targets x0 and noise [n, c, h, w] in the rows' order, and the embeddings that belong.
+
+    `kept_nk` is theirs of `kept_components`.
+    """
 
     def tensor(values: np.ndarray) -> torch.Tensor:
         return torch.from_numpy(np.ascontiguousarray(values)).to(device, non_blocking=True)
@@ -121,6 +138,7 @@ def make_batch(
         target_nd=tensor(embedding_nd[rows.target_n]),
         m_n=tensor(rows.m_n),
         conditioned_n=tensor(rows.conditioned_n),
+        kept_nk=None if kept_nk is None else tensor(kept_nk),
     )
 
 

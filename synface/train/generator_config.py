@@ -92,13 +92,14 @@ class TrainAutoencoderConfig(StepsConfig):
 
 
 class TrainGeneratorConfig(StepsConfig):
-    """Images tables -> a CemiFace generator for one recognizer's embeddings."""
+    """Images tables -> a generator (CemiFace, DCFace, IDiff-Face) for one recognizer's embeddings."""
 
     verb: ClassVar[str] = "train_generator"
 
     denoiser: str = Field(
         default="cemiface-tiny",
-        description="cemiface cemiface-tiny cemiface-tiny-relation cemiface-tiny-adagn-paper cemiface-tiny-paper",
+        description="cemiface cemiface-tiny cemiface-tiny-relation cemiface-tiny-adagn-paper cemiface-tiny-paper "
+        "dcface-tiny idiffface-tiny",
     )
     architecture: dict[str, Any] = Field(
         default={}, description="fields of the denoiser's description that differ from the named one"
@@ -108,6 +109,11 @@ class TrainGeneratorConfig(StepsConfig):
     )
     autoencoder: InputUri | None = Field(
         default=None, description="folder or URI of `train autoencoder`; none: the denoiser works on pixels"
+    )
+    start: InputUri | None = Field(
+        default=None,
+        description="file of a released ADM network to start from (denoiser cemiface): the FFHQ DDPM that DCFace "
+        "starts from, or a DCFace checkpoint",
     )
     embedder: InputUri = Field(default="heads-fr-tiny", description="E_id: recognizer, built-in name, folder or URI")
     inquiry: Literal["image", "centre", "mixed"] = Field(
@@ -120,7 +126,9 @@ class TrainGeneratorConfig(StepsConfig):
     inquiry_far: float = Field(
         default=1e-4, gt=0, lt=1, description="two inquiries must be less alike than impostors at this FAR"
     )
-    weight: float = Field(default=0.05, ge=0, le=100, description="lambda of L_SimMat (paper, hybrid)")
+    weight: float = Field(
+        default=0.05, ge=0, le=100, description="lambda of L_SimMat (paper, hybrid) or of L_ID (DCFace)"
+    )
     measure: Literal["cosine", "euclidean"] = "cosine"
     m_interval: float | None = Field(
         default=0.04, gt=0, le=1, description="grid of m (paper); none: continuous, warned"

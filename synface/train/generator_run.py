@@ -3,12 +3,14 @@
 import time
 from typing import Any
 
+from synface.core.errors import InputError
 from synface.models import recognizers, weights
 from synface.models.denoisers import generator as generators
 from synface.models.denoisers.unet import Denoiser
 from synface.ops.cluster import versions
 from synface.ops.runs import say
 from synface.store import artifact
+from synface.store import uri as uris
 from synface.train import average_loop, data, distributed, generator_setup, generator_worker, steps_run
 from synface.train.average_loop import Place, State
 from synface.train.generator_config import TrainGeneratorConfig
@@ -32,7 +34,13 @@ def _check(config: TrainGeneratorConfig) -> Networks:
     """Everything that can be refused before any work; the frozen networks."""
     steps_run.table_rows(config)
     networks = generator_setup.load_networks(config, "cpu")
+    generator_setup.check_start(config, networks.description)
     if config.how.inquiries is not None:
+        if networks.description.mode == "style":
+            raise InputError(
+                f"how.inquiries: denoiser {config.denoiser!r} takes the style of the inquiries' pictures, which a "
+                "table has not; leave it out"
+            )
         generator_worker.read_inquiries(config.how.inquiries, config.embedder)
     return networks
 
@@ -49,6 +57,8 @@ def run(config: TrainGeneratorConfig) -> dict[str, Any]:
     known = {"embedder": networks.embedder.sha256}
     if config.autoencoder is not None:
         known["autoencoder"] = weights.read_config(config.autoencoder, generators.AUTOENCODER_KIND).sha256
+    if config.start is not None:
+        known["start"] = artifact.sha256_hex(uris.read_bytes(config.start))
     opened = artifact.open_output(config, steps_run.input_digests(config, **known))
     if opened.finished is not None:
         return steps_run.result(config, opened.finished.numbers, started, cached=True)
@@ -99,5 +109,6 @@ def weights_config(
         seed=config.seed,
         steps=state.step,
         inquiry=config.inquiry,
+        drop=config.drop,
         **state.facts,
     )

@@ -10,12 +10,14 @@ from torch import nn
 
 from synface.core import rng, scores, sphere
 from synface.core.errors import InputError, unknown_name
-from synface.models import denoisers, weights
+from synface.models import checkpoints, denoisers, weights
 from synface.models.autoencoder import Autoencoder
+from synface.models.denoisers import adm
 from synface.models.denoisers import generator as generators
 from synface.models.denoisers.config import DENOISERS, DenoiserConfig, from_dict
-from synface.models.denoisers.unet import Denoiser
+from synface.models.denoisers.unet import Denoiser, build_backbone
 from synface.models.embedding import Embedder
+from synface.store import uri as uris
 from synface.train import diffusion
 from synface.train.average_loop import Trainee
 from synface.train.data import Catalog
@@ -31,11 +33,11 @@ RIDGE_BLOCK = 1024
 
 
 class GeneratorTrainee(Trainee):
-    """A denoiser and CemiFace's loss."""
+    """A denoiser and the loss of its mode."""
 
     def __init__(self, network: Denoiser, embed: Callable[[torch.Tensor], torch.Tensor], weight: float, measure: str):
         super().__init__(network)
-        matching = () if network.config.mode == "relation" else ("matching", "realised")
+        matching = ("matching", "realised") if network.config.matches else ()
         self.names = ("squared_error", *matching, *(("bound",) if network.config.learned_range else ()))
         self._embed, self._weight, self._measure = embed, weight, measure
 
@@ -125,8 +127,24 @@ def load_networks(config: TrainGeneratorConfig, device: str) -> Networks:
 
 
 def make_trainee(config: TrainGeneratorConfig, networks: Networks) -> GeneratorTrainee:
-    """A fresh denoiser with its loss (from torch's global generator)."""
-    return GeneratorTrainee(denoisers.build(networks.description), networks.features, config.weight, config.measure)
+    """A fresh denoiser (from torch's global generator), or one that starts from a released network, with its loss."""
+    denoiser = denoisers.build(networks.description)
+    if config.start is not None:
+        adm.start(denoiser.unet, read_start(config.start), networks.description, f"start {config.start}")
+    return GeneratorTrainee(denoiser, networks.features, config.weight, config.measure)
+
+
+def read_start(uri: str) -> Any:
+    """What a released file holds, as tensors and plain data alone."""
+    return checkpoints.read_tensors(uris.read_bytes(uri), uri)
+
+
+def check_start(config: TrainGeneratorConfig, description: DenoiserConfig) -> None:
+    """InputError where ``config.start`` is given and does not fit the denoiser."""
+    if config.start is not None:
+        with torch.device("meta"):
+            own = build_backbone(description).state_dict()
+        adm.fitted(own, read_start(config.start), description, f"start {config.start}")
 
 
 def split_identities(config: TrainGeneratorConfig, catalog: Catalog) -> tuple[np.ndarray, np.ndarray]:

@@ -156,12 +156,14 @@ def generator_batches_of(
         rows = generator_batches.draw_rows(
             config, description.mode, description.num_train_steps, step, embedding, condition, label
         )
+        kept = generator_batches.kept_components(config, description, step)
         passes = []
         for part in parts:
             own = generator_batches.part_of(rows, part)
             noise = generator_batches.noise_rows(config.seed, step, part, shape)
             x0 = clean(train_n[own.target_n])
-            passes.append(generator_batches.make_batch(own, x0, noise, embedding, condition, place.device))
+            own_kept = None if kept is None else kept[part]
+            passes.append(generator_batches.make_batch(own, x0, noise, embedding, condition, place.device, own_kept))
         yield passes
 
 
@@ -222,6 +224,13 @@ def open_inquiries(
     return Inquiries(made.embedding_nd[rows], source.take(rows))
 
 
+def styles_of(images_nhwc: np.ndarray, networks: Networks, device: str) -> np.ndarray:
+    """Clean samples float32 [n, c, h, w] of some pictures: whose style a look's samples take."""
+    if networks.autoencoder is None:
+        return crops.to_network(images_nhwc)
+    return prepared.encode(networks.autoencoder, images_nhwc, device).astype(np.float32)
+
+
 def read_inquiries(uri: str, embedder: str) -> Any:
     """An identities table of E_id's own embeddings.
 
@@ -247,13 +256,18 @@ def looking(
     """`watch`, and every so many steps a grid of samples and the dial."""
     every = config.how.samples_every
     assert every is not None
+    style = None
+    if networks.description.mode == "style":
+        assert inquiries.images_nhwc is not None  # generator_run refused how.inquiries
+        style = styles_of(inquiries.images_nhwc, networks, place.device)
 
     def both(state: State, seen: tuple[float, ...], lr: float) -> None:
         watch(state, seen, lr)
         if state.step % every and state.step != config.steps:
             return
         found = looks.look(
-            state.average, networks.autoencoder, networks.embedder, inquiries.embedding_nd, config.seed, place.device  # type: ignore[arg-type]
+            state.average, networks.autoencoder, networks.embedder, inquiries.embedding_nd, config.seed, place.device,  # type: ignore[arg-type]
+            style_nchw=style,
         )  # fmt: skip
         board.add(state.step, found.numbers())
         say(f"train: step {state.step}: {found.text()}")

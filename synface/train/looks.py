@@ -1,4 +1,7 @@
-"""Looks at a generator during its training: a grid of samples and how far its dial follows. Changes no bit of it."""
+"""Looks at a generator during its training: a grid of samples and how far its dial follows. Changes no bit of it.
+
+A network that knows no m is asked for as many samples of each inquiry as the grid has columns.
+"""
 
 import io
 from dataclasses import dataclass
@@ -22,20 +25,24 @@ BORDER = 2
 
 @dataclass(frozen=True)
 class Look:
-    """Samples of some inquiries at every m of `GRID`, with the same noise in a row.
+    """Samples of some inquiries at every m of `GRID`, with the same noise in a row; or with noise of their own.
 
     Attributes:
         images: uint8 [inquiries, m, s, s, 3].
         realised_ig: cosine of each sample to its inquiry's embedding.
         mislabelled_g: share of samples nearer to another inquiry, per m.
+        asks_m: whether the columns are values of m.
     """
 
     images: np.ndarray
     realised_ig: np.ndarray
     mislabelled_g: np.ndarray
+    asks_m: bool = True
 
     def numbers(self) -> dict[str, float]:
         """Curves for the log: mean realised similarity and mislabel rate at each m, and the slope over [0, 1]."""
+        if not self.asks_m:
+            return {"realised": float(self.realised_ig.mean()), "mislabelled": float(self.mislabelled_g.mean())}
         mean_g = self.realised_ig.mean(0)
         named = {f"dial/m_{m:.2f}": float(x) for m, x in zip(GRID, mean_g, strict=True)}
         wrong = {f"mislabelled/m_{m:.2f}": float(x) for m, x in zip(GRID, self.mislabelled_g, strict=True)}
@@ -43,6 +50,8 @@ class Look:
 
     def text(self) -> str:
         """One line: m -> realised."""
+        if not self.asks_m:
+            return "realised {realised:.2f}, mislabelled {mislabelled:.2f}".format(**self.numbers())
         pairs = " ".join(f"{m:g}:{x:.2f}" for m, x in zip(GRID, self.realised_ig.mean(0), strict=True))
         return f"dial {pairs} (slope {self.numbers()['dial/slope']:.2f})"
 
@@ -55,8 +64,9 @@ def look(
     seed: int,
     device: str,
     settings: SamplerSettings = SETTINGS,
+    style_nchw: np.ndarray | None = None,
 ) -> Look:
-    """Sample every inquiry at every m and embed what came out.
+    """Sample every inquiry at every m, or so many times, and embed what came out.
 
     Args:
         denoiser: in evaluation mode, on `device`.
@@ -66,18 +76,25 @@ def look(
         seed: of the noise; row i always has the same.
         device: a torch device.
         settings: of the sampler.
+        style_nchw: clean samples whose style column j of row i takes, that of row i + j (mode style).
     """
     count, columns = len(inquiry_nd), len(GRID)
-    embedding = np.repeat(inquiry_nd, columns, 0)
+    embedding, asks_m = np.repeat(inquiry_nd, columns, 0), denoiser.config.knows_m
     m = np.tile(np.array(GRID, np.float32), count)
-    keys = [("look", row) for row in range(count) for _ in GRID]
-    samples = sampling.sample(denoiser, embedding, m, seed, keys, settings, device=device)
+    keys: list[sampling.Key] = [
+        ("look", row) if asks_m else ("look", row, column) for row in range(count) for column in range(columns)
+    ]
+    if style_nchw is not None:
+        style_nchw = style_nchw[(np.arange(count)[:, None] + np.arange(columns)).ravel() % count]
+    samples = sampling.sample(
+        denoiser, embedding, m, seed, keys, settings, device=device, style_nchw=style_nchw
+    )  # fmt: skip
     images = sampling.to_images(samples, autoencoder, settings.micro_batch, device)
     found = embedder.embed(images)
     realised = np.einsum("nd,nd->n", found, embedding).reshape(count, columns)
     wrong = dial.mislabelled(found, np.repeat(np.arange(count), columns), inquiry_nd).reshape(count, columns)
     size = images.shape[1]
-    return Look(images.reshape(count, columns, size, size, 3), realised, wrong.mean(0))
+    return Look(images.reshape(count, columns, size, size, 3), realised, wrong.mean(0), asks_m)
 
 
 def grid_png(pictures: np.ndarray, first_column: np.ndarray | None = None) -> bytes:

@@ -109,13 +109,25 @@ def similarity_matching(
     return (1 - gamma) * (1 - restored_n).square() + gamma * (m_n - inquiry_n).square()
 
 
+def identity_matching(
+    restored_n: torch.Tensor, inquiry_n: torch.Tensor, t_n: torch.Tensor, num_steps: int
+) -> torch.Tensor:
+    """DCFace's L_ID per row (arXiv 2304.07060), [n]: ``(1 - t/T) (1 - restored) + (t/T) (1 - inquiry)``.
+
+    Near t = 0 the sample shall have the embedding of the image that is restored (the style image), near t = T that of
+    the identity's. Arguments as of `similarity_matching`.
+    """
+    gamma = t_n / num_steps
+    return (1 - gamma) * (1 - restored_n) + gamma * (1 - inquiry_n)
+
+
 def total_loss(
     squared_error_n: torch.Tensor,
     matching_n: torch.Tensor | None,
     weight: float = LAMBDA,
     conditioned_n: torch.Tensor | None = None,
 ) -> torch.Tensor:
-    """``mean(L_MSE) + lambda mean(L_SimMat)``, a scalar.
+    """``mean(L_MSE) + lambda mean(L_SimMat)`` (or L_ID), a scalar.
 
     Args:
         squared_error_n: weighted squared error per row.

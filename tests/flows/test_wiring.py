@@ -5,6 +5,7 @@ import pytest
 from synface.core.errors import InputError
 from synface.flows.config import PipelineConfig
 from synface.flows.wiring import STEPS, steps
+from synface.models.denoisers.config import DENOISERS
 from synface.settings import build, read_recipe
 from synface.train.generator_config import TrainGeneratorConfig
 
@@ -133,3 +134,30 @@ def test_the_papers_recipe_is_a_paper_generator():
         TrainGeneratorConfig, {"images": ["i"], "autoencoder": "a", "output": "o", **recipe["train_generator"]}
     )
     assert config.denoiser == "cemiface-tiny-paper" and config.m_range == (-1, 1) and config.mode is None
+
+
+@pytest.mark.parametrize(("name", "mode"), [("idiffface", "identity"), ("dcface", "style")])
+def test_the_other_tiny_generators_learn_from_the_same_people(name, mode):
+    """Equal data and autoencoder as CemiFace's recipe, so that the generators may be compared."""
+    files = {n: read_recipe(str(ROOT / f"jobs/configs/{n}_tiny.yaml"), (*STEPS, "pool")) for n in (name, "cemiface")}
+    recipe, reference = files[name], files["cemiface"]
+    stages = steps(build(PipelineConfig, {"output": "/r", **{k: v for k, v in recipe.items() if k in STEPS}}))
+    assert list(stages) == ["generate", "train_autoencoder", "train_generator"]
+    assert recipe["generate"] == reference["generate"]
+    assert recipe["train_autoencoder"] == reference["train_autoencoder"]
+    assert DENOISERS[stages["train_generator"].denoiser].mode == mode
+    assert stages["train_generator"].training_data == reference["train_generator"]["training_data"]
+
+
+@pytest.mark.parametrize("name", ["idiffface", "dcface"])
+def test_a_trained_generator_draws_whatever_it_is(name):
+    trained = {
+        "generator_images": {**FULL["pool"], "first_seed": 100},
+        "train_autoencoder": {},
+        "train_generator": {"denoiser": f"{name}-tiny"},
+        "generate": {"generator": name, "images_per_identity": 2, "image_size": 64},
+    }
+    stages = wired(**trained)
+    assert getattr(stages["generate"], name).weights == "/runs/x/generator"
+    assert stages["generate"].cemiface.weights is None
+    assert stages["generate"].dcface.style_images == ("/runs/x/generator_images" if name == "dcface" else None)

@@ -1,12 +1,12 @@
 """The generator `cemiface`, with small random weights: what it asks, what it refuses, and one key per image."""
 
-import dataclasses
 import shutil
 
 import numpy as np
 import pyarrow as pa
 import pytest
 import torch
+from diffusion_helpers import rendered, write_people, write_weights
 from generate_helpers import DemoIdentities
 
 from synface.core import rng
@@ -15,31 +15,13 @@ from synface.generate import asked, conditions
 from synface.generate.config import GenerateConfig
 from synface.generate.generators.cemiface import CemifaceGenerator
 from synface.generate.identities import input_digests, open_identities, shard_identities
-from synface.generate.plan import shard_items
 from synface.generate.run import plan, run
-from synface.models import autoencoder, sampling, weights
-from synface.models.denoisers import config as denoisers
+from synface.models import sampling
 from synface.models.denoisers import generator as generators
-from synface.settings import build
+from synface.settings import build, hashed_fields
 from synface.store import artifact, images, schemas, tables
 
-EMBEDDER = "ab" * 32
-SMALL = dataclasses.replace(
-    denoisers.TINY, sample_size=4, channels=4, widths=(16, 32), attention=(False, False), embedding_dim=8,
-    condition_dim=64, head_channels=16, norm_groups=8,
-)  # fmt: skip
 DIAL = {"m": [-1.0, 0.0, 1.0], "realised": [-0.2, 0.2, 0.6], "sampler": {"solver": "dpmsolver++", "steps": 3}}
-
-
-def write_weights(folder, **details) -> str:
-    torch.manual_seed(3)
-    module = generators.build(SMALL, autoencoder.AutoencoderConfig(image_size=16, channels=4, width=16, narrow=16))
-    with torch.no_grad():
-        module.denoiser.mean.weight_dk.normal_()
-    provenance = generators.Provenance("toy-fr", EMBEDDER, "Apache-2.0", "noise")
-    stated = generators.weights_config(module, "small", provenance, "float32", sampler={"steps": 3}, **details)
-    weights.save_pretrained(str(folder), module, stated)
-    return str(folder)
 
 
 @pytest.fixture(scope="module")
@@ -50,18 +32,6 @@ def trained(tmp_path_factory) -> str:
 @pytest.fixture(scope="module")
 def calibrated(tmp_path_factory) -> str:
     return write_weights(tmp_path_factory.mktemp("weights") / "dial", dial=DIAL)
-
-
-def write_people(folder, count=5, sha=EMBEDDER, dim=8) -> str:
-    x = rng.generator(1).standard_normal((count, dim))
-    x = (x / np.linalg.norm(x, axis=1, keepdims=True)).astype(np.float32)
-    config = DemoIdentities(output=str(folder), count=count)
-    opened = artifact.open_output(config)
-    names = [f"p{i}" for i in range(count)]
-    metadata = {"embedder": "toy-fr", "embedder_sha256": sha}
-    table = schemas.identities_table(names, x, ["toy"] * count, [0] * count, metadata)
-    artifact.commit(config, opened, "identities", [tables.write_identities(config.output, table)], {})
-    return str(folder)
 
 
 @pytest.fixture(scope="module")
@@ -76,23 +46,6 @@ def config_of(weights_uri, people, output="unused", **fields) -> GenerateConfig:
         "output": str(output), "how": {"max_actors": 1},
     }  # fmt: skip
     return build(GenerateConfig, base | fields)
-
-
-def rendered(config: GenerateConfig, order=None, group=4):
-    """All samples, rendered `group` items at a time in any order; by item."""
-    threads = torch.get_num_threads()
-    made = CemifaceGenerator(config)
-    description = CemifaceGenerator.describe(config)
-    found = open_identities(config, description)
-    people = shard_identities(CemifaceGenerator, config, range(found.count), found.columns)
-    items = shard_items(config.seed, people, config.images_per_identity)
-    order = list(range(len(items))) if order is None else order
-    out = {}
-    for start in range(0, len(order), group):
-        part = order[start : start + group]
-        out |= dict(zip(part, made.render([items[i] for i in part]), strict=True))
-    torch.set_num_threads(threads)
-    return [out[i] for i in sorted(out)]
 
 
 def test_an_image_depends_on_its_own_key_alone(trained, people):
@@ -317,3 +270,51 @@ def test_ddim_and_guidance_are_taken(trained, people):
     guided = rendered(config_of(trained, people, cemiface=options, images_per_identity=1))
     plain = rendered(config_of(trained, people, images_per_identity=1))
     assert not np.array_equal(guided[0].pixels, plain[0].pixels)
+
+
+def test_the_negative_is_the_nearest_other_or_one_by_key(trained, people):
+    """Pixels from the pieces: the guided sampler with another person's embedding; off, the same hash as ever."""
+    x = schemas.embeddings(tables.read_identities(people))
+    nearest = (x @ x.T - 2 * np.eye(5)).argmax(1)
+    by_key = conditions.others(0, [f"p{i}" for i in range(5)])
+    assert (by_key != np.arange(5)).all()
+    module, _ = generators.from_pretrained(trained)
+    settings = sampling.SamplerSettings(steps=3, guidance=1.5, micro_batch=4)
+    torch.set_num_threads(1)
+    for how, other in (("nearest", nearest), ("random", by_key)):
+        options = {"weights": trained, "sampler": {"guidance": 1.5}, "negative": how}
+        config = config_of(trained, people, cemiface=options, images_per_identity=1)
+        found = open_identities(config, CemifaceGenerator.describe(config))
+        given = shard_identities(CemifaceGenerator, config, range(5), found.columns)
+        assert [i.negative.tolist() for i in given] == x[other].tolist()
+        samples = rendered(config)
+        z = sampling.sample(
+            module.denoiser, x[2:3], np.array([0.5]), 0, [("p2", 0)], settings, negative_nd=x[other[2:3]]
+        )
+        expected = sampling.to_images(z, module.autoencoder, 4)[0]
+        assert np.abs(samples[2].pixels.astype(int) - expected).max() <= 1
+        alone = rendered(config, group=1)
+        assert all(np.array_equal(a.pixels, b.pixels) for a, b in zip(samples, alone, strict=True))
+    plain = config_of(trained, people)
+    assert "negative" not in str(hashed_fields(plain, input_digests(plain, CemifaceGenerator.describe(plain))))
+
+
+def test_others_are_uniform_and_keyed():
+    names = [f"p{i}" for i in range(7)]
+    drawn = np.stack([conditions.others(seed, names) for seed in range(700)])
+    assert (drawn != np.arange(7)).all()
+    assert np.bincount(drawn[:, 3], minlength=7)[[0, 1, 2, 4, 5, 6]].min() > 70  # 700 / 6 = 117 expected, 6 sigma: 58
+    assert np.array_equal(drawn[5], conditions.others(5, names))
+
+
+@pytest.mark.parametrize(
+    ("options", "count", "message"),
+    [
+        ({"negative": "nearest"}, 5, "set cemiface.sampler.guidance above 1"),
+        ({"negative": "random", "sampler": {"guidance": 1.5}}, 1, "at least 2 are needed"),
+    ],
+)
+def test_negatives_that_cannot_work_are_refused(trained, tmp_path, options, count, message):
+    config = config_of(trained, write_people(tmp_path / "ids", count), cemiface={"weights": trained, **options})
+    with pytest.raises(InputError, match=message):
+        open_identities(config, CemifaceGenerator.describe(config))

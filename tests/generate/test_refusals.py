@@ -60,7 +60,7 @@ def test_duplicate_ids(pattern, tmp_path):
 @pytest.mark.parametrize(
     ("name", "match"),
     [
-        ("haeds", "unknown generator 'haeds'; known: arc2face, cemiface, heads"),
+        ("haeds", "unknown generator 'haeds'; known: .*cemiface, .*heads"),
         ("no_such_module:Thing", "cannot be imported"),
         ("pattern_generator:Nothing", "cannot be imported"),
         ("json:dumps", r"has no describe\(\)"),

@@ -21,7 +21,7 @@ TINY = dataclasses.replace(TINY, head_channels=16, norm_groups=8)
 
 
 class GaussianModel:
-    """The exact denoiser of data N(mean, std^2) in every cell; m shifts the mean, null has mean 0."""
+    """The exact denoiser of data N(mean, std^2) in every cell; m and the embedding - 1 shift it, null has mean 0."""
 
     shape = (1, 3, 3)
 
@@ -31,7 +31,7 @@ class GaussianModel:
         self.std, self.abar = std, unet.alphas_cumprod(self.config).double()
 
     def condition(self, embedding_nd, m_n):
-        return Condition(MEAN + m_n[:, None].double(), None)
+        return Condition(MEAN + m_n[:, None].double() + embedding_nd.double() - 1, None)
 
     def null_condition(self, n):
         return Condition(torch.zeros(n, 1, dtype=torch.float64), None)
@@ -123,6 +123,27 @@ def test_guidance_of_linear_models_shifts_the_mean():
     np.testing.assert_allclose(each.mean((1, 2, 3)), MEAN * np.array([0, 0.5, 1, 1.5, 2]), atol=2e-4)
 
 
+def test_negative_guidance_of_linear_models_walks_away_from_the_other():
+    """negative + w (own - negative) of two point masses is the point mass there, whatever w; m shifts both."""
+    model = GaussianModel(std=0.0)
+    other = np.array([[0.2], [0.6], [1.0], [1.4], [2.0]])  # point masses at MEAN + m + other - 1
+    for weight, m in ((1.5, 0.0), (3.0, -0.4), (0.0, 0.3)):
+        got = drawn(model, SamplerSettings("ddim", 20, guidance=weight), m=m, negative_nd=other)
+        own, negative = MEAN + m, MEAN + m + other[:, 0] - 1
+        np.testing.assert_allclose(got.mean((1, 2, 3)), negative + weight * (own - negative), atol=4e-4)
+        assert got.std((1, 2, 3)).max() < 2e-4
+    spread = GaussianModel()  # DDIM by hand with NegFaceDiff's (1 + w') own - w' negative, w' = 0.5
+    got, x = drawn(spread, SamplerSettings("ddim", 4, guidance=1.5), negative_nd=other), start()
+    for t in times(spread, SamplerSettings("ddim", 4)):
+        abar, after = spread.abar.numpy()[t], spread.abar.numpy()[t - 250] if t >= 250 else 1.0
+        mean = np.stack([np.full(5, MEAN), MEAN + other[:, 0] - 1])[:, :, None, None, None]
+        gain = np.sqrt(abar) * STD**2 / (abar * STD**2 + 1 - abar)
+        x0_own, x0_other = mean + gain * (x - np.sqrt(abar) * mean)
+        x0 = 1.5 * x0_own - 0.5 * x0_other
+        x = np.sqrt(after) * x0 + np.sqrt(1 - after) * (x - np.sqrt(abar) * x0) / np.sqrt(1 - abar)
+    np.testing.assert_allclose(got, x, atol=5e-4)
+
+
 def test_guidance_works_in_its_interval_alone():
     """The DDIM trajectory by hand, with the guided estimate of x_0 at t = 499 only."""
     model, settings = GaussianModel(), SamplerSettings("ddim", 4, guidance=3.0, guidance_interval=(0.3, 0.6))
@@ -195,6 +216,37 @@ def test_guidance_of_a_neighbour_changes_nothing():
     assert np.array_equal(some[:2], none[:2]) and not np.array_equal(some[2], none[2])
 
 
+@pytest.mark.parametrize("description", [TINY, PAPER], ids=["adagn", "cross-attention"])
+def test_negatives_are_the_images_own(description):
+    """Nothing of a neighbour's negative reaches an image; its own does, and none is the network's null."""
+    model, settings = network(description), SamplerSettings(steps=2, guidance=1.5, micro_batch=4)
+    embedding, m, keys = rows(6)
+    negative = np.roll(embedding, 2, 0)
+    together = sampling.sample(model, embedding, m, 1, keys, settings, negative_nd=negative)
+    order = [3, 0, 5, 2, 1, 4]
+    mixed = sampling.sample(
+        model, embedding[order], m[order], 1, [keys[i] for i in order], settings, negative_nd=negative[order]
+    )
+    alone = [
+        sampling.sample(model, embedding[[i]], m[[i]], 1, [keys[i]], settings, negative_nd=negative[[i]])[0]
+        for i in range(6)
+    ]
+    assert np.array_equal(together[order], mixed) and np.array_equal(together, np.stack(alone))
+    changed = sampling.sample(
+        model, embedding, m, 1, keys, settings, negative_nd=np.concatenate([negative[:5], embedding[:1]])
+    )
+    assert np.array_equal(together[:5], changed[:5]) and not np.array_equal(together[5], changed[5])
+    null = sampling.sample(model, embedding, m, 1, keys, settings)
+    assert not any(np.array_equal(a, b) for a, b in zip(together, null, strict=True))
+
+
+def test_an_image_guided_away_from_itself_is_its_own_unguided_one():
+    model, embedding = network(), rows(4)[0]
+    m, keys = np.full(4, 0.5), [("a", k) for k in range(4)]
+    own = sampling.sample(model, embedding, m, 1, keys, SamplerSettings(steps=3, guidance=4.0), negative_nd=embedding)
+    np.testing.assert_allclose(own, sampling.sample(model, embedding, m, 1, keys, SamplerSettings(steps=3)), atol=1e-5)
+
+
 def test_equal_keys_share_noise_over_m():
     """At full noise v is -sqrt(1 - abar) x_0-ish: images of one row start equal, and differ by m alone."""
     model, settings = network(), SamplerSettings(steps=2, micro_batch=4)
@@ -237,6 +289,10 @@ def test_bad_rows_are_refused():
         sampling.sample(model, embedding, m * 1.01, 1, keys, settings)
     with pytest.raises(InputError, match="recognizer that it was trained with"):
         sampling.sample(model, embedding[:, :5], m, 1, keys, settings)
+    with pytest.raises(InputError, match="recognizer that it was trained with"):
+        sampling.sample(model, embedding, m, 1, keys, settings, np.full(3, 2.0), negative_nd=embedding[:2])
+    with pytest.raises(InputError, match="guidance other than 1"):
+        sampling.sample(model, embedding, m, 1, keys, settings, negative_nd=embedding)
     with pytest.raises(InputError, match="must divide 1000"):
         sampling.sample(model, embedding, m, 1, keys, SamplerSettings("ddim", 15))
     with pytest.raises(InputError, match="at most the 1000"):

@@ -5,8 +5,12 @@ from typing import ClassVar
 import numpy as np
 import pyarrow as pa
 import pytest
+import torch
 
 from synface.core import rng
+from synface.models import autoencoder as autoencoders
+from synface.models import recognizers, weights
+from synface.models.denoisers import generator as generators
 from synface.settings import StageConfig
 from synface.store import artifact, images, schemas, tables
 
@@ -68,3 +72,24 @@ def write_toy(
 def toy_images(tmp_path_factory) -> str:
     """24 images of 6 identities, 32 pixels, in 3 shards."""
     return write_toy(str(tmp_path_factory.mktemp("toy") / "images"))
+
+
+@pytest.fixture(scope="session")
+def networks(tmp_path_factory) -> dict[str, str]:
+    """A recognizer and an autoencoder for 32 pixels, with random weights."""
+    folder = tmp_path_factory.mktemp("networks")
+    torch.manual_seed(0)
+    recognizer = recognizers.build("tiny", 16, 32)
+    weights.save_pretrained(str(folder / "fr"), recognizer, weights.WeightsConfig("tiny", 16, 32, "CC0-1.0", "noise"))
+    inner = autoencoders.build(autoencoders.AutoencoderConfig(image_size=32, width=16, narrow=16))
+    stated = generators.autoencoder_weights_config(inner, "CC0-1.0", "noise", "float32")
+    weights.save_pretrained(str(folder / "ae"), inner, stated)
+    return {"embedder": str(folder / "fr"), "autoencoder": str(folder / "ae")}
+
+
+@pytest.fixture
+def one_thread():
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)

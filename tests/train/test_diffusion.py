@@ -196,7 +196,7 @@ def test_losses_of_a_batch_are_their_parts(mode):
     batch = small_batch()
     batch = dataclasses.replace(
         batch,
-        **{f.name: v.double() for f in dataclasses.fields(batch) if (v := getattr(batch, f.name)).is_floating_point()},
+        **{k: v.double() for k, v in vars(batch).items() if v is not None and v.is_floating_point()},
     )
     read = torch.randn(32, 6, dtype=torch.float64)
 

@@ -10,11 +10,9 @@ from PIL import Image
 
 from synface.core import crops, dial, rng, scores
 from synface.core.errors import DivergedError, InputError, SynfaceError
-from synface.models import autoencoder as autoencoders
-from synface.models import recognizers, sampling, weights
+from synface.models import sampling
 from synface.models.denoisers import generator as generators
 from synface.models.embedding import Embedder
-from synface.settings import build
 from synface.store import artifact
 from synface.train import (
     average_loop,
@@ -33,67 +31,9 @@ from synface.train import (
 from synface.train.average_loop import Place
 from synface.train.generator_config import TrainGeneratorConfig
 from tests.train.conftest import write_toy
+from tests.train.generator_helpers import config_of, same_bits, train
 
-SMALL = {
-    "widths": [16, 32], "attention": [False, False], "norm_groups": 8, "head_channels": 16, "condition_dim": 64,
-}  # fmt: skip
-
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
-@pytest.fixture(scope="module")
-def networks(tmp_path_factory) -> dict[str, str]:
-    """A recognizer and an autoencoder for 32 pixels, with random weights."""
-    folder = tmp_path_factory.mktemp("networks")
-    torch.manual_seed(0)
-    recognizer = recognizers.build("tiny", 16, 32)
-    weights.save_pretrained(str(folder / "fr"), recognizer, weights.WeightsConfig("tiny", 16, 32, "CC0-1.0", "noise"))
-    inner = autoencoders.build(autoencoders.AutoencoderConfig(image_size=32, width=16, narrow=16))
-    stated = generators.autoencoder_weights_config(inner, "CC0-1.0", "noise", "float32")
-    weights.save_pretrained(str(folder / "ae"), inner, stated)
-    return {"embedder": str(folder / "fr"), "autoencoder": str(folder / "ae")}
-
-
-def config_of(toy, networks, output="unused", **changes) -> TrainGeneratorConfig:
-    fields = {
-        "images": [toy],
-        "output": str(output),
-        "image_size": 32,
-        "steps": 4,
-        "global_batch_size": 4,
-        "held_out": 2,
-        "architecture": SMALL,
-        "optimizer": {"warmup_steps": 0},
-        "numerics": {"threads_per_worker": 1},
-        "how": {"in_process": True, "checkpoint_every": 2, "samples_every": None},
-        **networks,
-    }
-    return build(TrainGeneratorConfig, fields | changes)
-
-
-def train(config: TrainGeneratorConfig, folder) -> average_loop.State:
-    """Train in this process, without Ray; the state of the last checkpoint."""
-    config = config.model_copy(update={"output": str(folder)})
-    catalog = data.scan(config.images, config.image_size)
-    assert generator_worker.train_generator(config, catalog, str(folder), "cpu") is None
-    found = generator_setup.load_networks(config, "cpu")
-    state = average_loop.build_state(config, lambda: generator_setup.make_trainee(config, found), Place())
-    checkpoint = loop.newest_checkpoint(str(folder))
-    assert checkpoint is not None
-    average_loop.unpack_checkpoint(state, checkpoint, "cpu")
-    return state
-
-
-def same_bits(a: average_loop.State, b: average_loop.State) -> bool:
-    left = [*a.model.state_dict().values(), *a.average.state_dict().values()]
-    right = [*b.model.state_dict().values(), *b.average.state_dict().values()]
-    return a.history == b.history and all(torch.equal(x, y) for x, y in zip(left, right, strict=True))
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture(scope="module")

@@ -14,12 +14,7 @@ from synface.train.head import MarginHead
 GIB = 1 << 30
 
 
-@pytest.fixture(autouse=True)
-def one_thread():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def config_of(toy: str, **changes) -> TrainRecognizerConfig:

@@ -12,6 +12,8 @@ GENERATORS: dict[str, str] = {
     "heads": "synface.generate.generators.heads:HeadsGenerator",
     "arc2face": "synface.generate.generators.arc2face:Arc2faceGenerator",
     "cemiface": "synface.generate.generators.cemiface:CemifaceGenerator",
+    "dcface": "synface.generate.generators.dcface:DcfaceGenerator",
+    "idiffface": "synface.generate.generators.idiffface:IdifffaceGenerator",
 }
 
 

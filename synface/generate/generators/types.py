@@ -47,6 +47,7 @@ class Description:
         teraflop_per_image: for the estimate of a dry run; None: nothing is estimated.
         network_gb: memory of the networks, likewise.
         inquiries_below: identities are left out so that all pairwise cosines stay below; None: all are drawn.
+        negative: which other identity of the run each is guided away from: nearest, random; None: no one.
         digests: input field (dotted path) -> digest of what of it decides pixels, where that is less than its bytes.
     """
 
@@ -64,6 +65,7 @@ class Description:
     teraflop_per_image: float | None = None
     network_gb: float = 0.0
     inquiries_below: float | None = None
+    negative: str | None = None
     digests: dict[str, str] = field(default_factory=dict)
 
 

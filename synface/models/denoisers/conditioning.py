@@ -1,4 +1,4 @@
-"""Conditions of a CemiFace denoiser: C_att = F2(cat(E_id(x), F1(m))), and the mean of x_0 given E_id(x)."""
+"""Conditions of a denoiser: CemiFace's C_att, IDiff-Face's context, DCFace's two; the mean of x_0 given E_id(x)."""
 
 import math
 from typing import NamedTuple
@@ -16,28 +16,32 @@ class Condition(NamedTuple):
     """What one forward pass is conditioned on.
 
     Attributes:
-        attention_nk: C_att, [n, condition_dim].
+        attention_nk: C_att, [n, condition_dim]; of a context its tokens, [n, tokens, condition_dim].
         mean_nchw: ridge mean of x_0, or None where the denoiser has none.
+        time_nk: added to the time embedding, or None.
     """
 
     attention_nk: torch.Tensor
     mean_nchw: torch.Tensor | None
+    time_nk: torch.Tensor | None = None
 
 
 def choose(keep_n: torch.Tensor, condition: Condition, other: Condition) -> Condition:
     """Row by row `condition` where `keep_n` is true, else `other`: dropping conditions in training."""
-    attention = torch.where(keep_n[:, None], condition.attention_nk, other.attention_nk)
-    if condition.mean_nchw is None or other.mean_nchw is None:
-        return Condition(attention, None)
-    return Condition(attention, torch.where(keep_n[:, None, None, None], condition.mean_nchw, other.mean_nchw))
+
+    def chosen(a: torch.Tensor | None, b: torch.Tensor | None) -> torch.Tensor | None:
+        return None if a is None or b is None else torch.where(keep_n.reshape(-1, *[1] * (a.ndim - 1)), a, b)
+
+    return Condition(*map(chosen, condition, other))  # type: ignore[arg-type]
 
 
 def concatenate(first: Condition, second: Condition) -> Condition:
     """Both batches one after the other."""
-    attention = torch.cat([first.attention_nk, second.attention_nk])
-    if first.mean_nchw is None or second.mean_nchw is None:
-        return Condition(attention, None)
-    return Condition(attention, torch.cat([first.mean_nchw, second.mean_nchw]))
+
+    def joined(a: torch.Tensor | None, b: torch.Tensor | None) -> torch.Tensor | None:
+        return None if a is None or b is None else torch.cat([a, b])
+
+    return Condition(*map(joined, first, second))  # type: ignore[arg-type]
 
 
 def fourier_features(m_n: torch.Tensor) -> torch.Tensor:
@@ -75,6 +79,94 @@ class Conditioner(nn.Module):
         """C_att [n, condition_dim] of unit embeddings [n, d] and similarity factors [n]."""
         factor = self.f1(m_n[:, None] if self.linear else fourier_features(m_n))
         return self.f2(torch.cat([embedding_nd * self.scale, factor], 1))
+
+
+def partial_dropout(context_nk: torch.Tensor, kept_nk: torch.Tensor, share: float) -> torch.Tensor:
+    """Contextual partial dropout (IDiff-Face, arXiv 2308.04995), [n, k]: ``kept * context / (1 - share)``.
+
+    Args:
+        context_nk: contexts.
+        kept_nk: bool; each component is false with probability `share`, independently.
+        share: 0.25 (CPD25) or 0.5 (CPD50) in the paper. In expectation the context stays what it is.
+    """
+    return context_nk * kept_nk / (1 - share)
+
+
+class Context(nn.Module):
+    """IDiff-Face's context: a linear map of E(x) whose components are dropped in training, as tokens to attend to.
+
+    The published blocks each expand the context to tokens of their own; here one map serves all (ours), and the unit
+    embedding is scaled by sqrt(d) as in `Conditioner` (ours). Without an identity the context is a learned null,
+    0 at first as the released code's fixed one.
+    """
+
+    def __init__(self, embedding_dim: int, condition_dim: int, tokens: int, dropout: float):
+        super().__init__()
+        self.shape, self.dropout, self.scale = (tokens, condition_dim), dropout, math.sqrt(embedding_dim)
+        self.linear = nn.Linear(embedding_dim, condition_dim)
+        self.tokens = nn.Linear(condition_dim, tokens * condition_dim)
+        self.norm = nn.LayerNorm(condition_dim)
+        self.null = nn.Parameter(torch.zeros(condition_dim))
+
+    def forward(self, embedding_nd: torch.Tensor, kept_nk: torch.Tensor | None = None) -> torch.Tensor:
+        """Tokens [n, tokens, condition_dim] of unit embeddings [n, d]; `kept_nk` is given in training alone."""
+        context = self.linear(embedding_nd * self.scale)
+        return self.expand(context if kept_nk is None else partial_dropout(context, kept_nk, self.dropout))
+
+    def expand(self, context_nk: torch.Tensor) -> torch.Tensor:
+        """The tokens of contexts."""
+        return self.norm(self.tokens(context_nk).reshape(-1, *self.shape))
+
+
+def patch_statistics(x_nchw: torch.Tensor, grid: int) -> torch.Tensor:
+    """DCFace's style (arXiv 2304.07060): mean and standard deviation of every channel, whole and patch by patch.
+
+    Args:
+        x_nchw: a fixed feature map of the style image.
+        grid: patches a side, a divisor of h and w; the finer, the more of the image its style holds.
+
+    Returns:
+        [n, 1 + grid^2, 2 c]: the whole map, then the patches row by row; means, then standard deviations.
+    """
+    n, c, h, w = x_nchw.shape
+    cells = x_nchw.reshape(n, c, grid, h // grid, grid, w // grid).transpose(3, 4).reshape(n, c, grid * grid, -1)
+    parts = [torch.std_mean(part, -1, correction=0) for part in (x_nchw.reshape(n, c, 1, -1), cells)]
+    return torch.cat([torch.cat([mean, std], 1) for std, mean in parts], 2).transpose(1, 2)
+
+
+class DualCondition(nn.Module):
+    """DCFace's two conditions: tokens of the identity and of a style image, and the identity for the time embedding.
+
+    The paper takes the identity's tokens from a feature map of its image; here they come from the embedding, so that a
+    packed point is an identity too. Its style is that of an early layer of a recognizer; here of the denoiser's own
+    space, which travels with the weights. Both are ours, and so is a learned null condition. What is added to the time
+    embedding is 0 at first (in the released code next to it).
+    """
+
+    def __init__(self, embedding_dim: int, condition_dim: int, tokens: int, channels: int, grid: int, time_dim: int):
+        super().__init__()
+        self.shape, self.grid, self.scale = (tokens, condition_dim), grid, math.sqrt(embedding_dim)
+        self.identity = nn.Linear(embedding_dim, tokens * condition_dim)
+        self.identity_norm = nn.LayerNorm(condition_dim)
+        self.style = nn.Linear(2 * channels, condition_dim)
+        self.position = nn.Parameter(0.02 * torch.randn(1 + grid * grid, condition_dim))
+        self.style_norm = nn.LayerNorm(condition_dim)
+        self.time = nn.Linear(embedding_dim, time_dim)
+        nn.init.zeros_(self.time.weight)
+        nn.init.zeros_(self.time.bias)
+        self.null = nn.Parameter(torch.zeros(condition_dim))
+
+    def forward(self, embedding_nd: torch.Tensor, style_nchw: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Tokens [n, tokens + 1 + grid^2, condition_dim] and [n, time_dim] of embeddings and style samples."""
+        x = embedding_nd * self.scale
+        identity = self.identity_norm(self.identity(x).reshape(-1, *self.shape))
+        style = self.style_norm(self.style(patch_statistics(style_nchw, self.grid)) + self.position)
+        return torch.cat([identity, style], 1), self.time(x)
+
+    def nobody(self, n: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """The same of nobody in no style."""
+        count = self.shape[0] + len(self.position)
+        return self.null.expand(n, count, -1), self.null.new_zeros(n, self.time.out_features)
 
 
 class RidgeMean(nn.Module):

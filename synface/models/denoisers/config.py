@@ -1,4 +1,4 @@
-"""What a CemiFace denoiser is made of: one frozen description that travels with its weights."""
+"""What a denoiser is made of: one frozen description that travels with its weights."""
 
 import dataclasses
 from dataclasses import dataclass
@@ -6,11 +6,11 @@ from typing import Any, Literal, get_args
 
 from synface.core.errors import InputError
 
-Conditioning = Literal["cross_attention", "adagn"]
+Conditioning = Literal["cross_attention", "adagn", "context_attention"]
 Prediction = Literal["epsilon", "v_prediction"]
 Schedule = Literal["linear", "squaredcos_cap_v2"]
 #: what m meant in training: see `DenoiserConfig.mode`
-Mode = Literal["paper", "relation", "hybrid"]
+Mode = Literal["paper", "relation", "hybrid", "identity", "style"]
 CHOICES: dict[str, tuple[str, ...]] = {
     "conditioning": get_args(Conditioning),
     "prediction": get_args(Prediction),
@@ -35,7 +35,8 @@ class DenoiserConfig:
         embedding_dim: of E_id.
         condition_dim: size of C_att.
         conditioning: ``cross_attention``: C_att is one more key and value of every attention (the paper's);
-            ``adagn``: C_att is added to the time embedding, which scales and shifts every residual block.
+            ``adagn``: C_att is added to the time embedding, which scales and shifts every residual block;
+            ``context_attention``: self-attention, then attention to tokens of the context (IDiff-Face's).
         ridge: the network works on the residual around a closed-form mean of x_0 given the embedding.
         learned_range: twice the output channels, the second half for a learned variance, as in DCFace.
         prediction: what the network predicts.
@@ -43,7 +44,12 @@ class DenoiserConfig:
         num_train_steps: T.
         mode: ``paper``: the target is the inquiry itself, m is a free number and works through L_SimMat;
             ``relation``: the target is another image and m its measured cosine to the inquiry; ``hybrid``:
-            the relation's pairs and L_SimMat.
+            the relation's pairs and L_SimMat; ``identity``: there is no m, the target is the inquiry itself, and
+            nothing but the squared error is learned (IDiff-Face); ``style``: the target is another image of the
+            inquiry's identity, and its style is given too (DCFace).
+        context_tokens: that the embedding becomes (modes identity and style).
+        context_dropout: contextual partial dropout: share of the context's components dropped in training.
+        style_grid: patches a side whose statistics are the style (mode style).
     """
 
     sample_size: int
@@ -63,6 +69,9 @@ class DenoiserConfig:
     schedule: Schedule = "linear"
     num_train_steps: int = 1000
     mode: Mode = "paper"
+    context_tokens: int = 0
+    context_dropout: float = 0.0
+    style_grid: int = 0
 
     def __post_init__(self) -> None:
         for field, known in CHOICES.items():
@@ -76,6 +85,26 @@ class DenoiserConfig:
                     f"denoiser width {width}: must divide into {self.norm_groups} groups and, where it attends, "
                     f"into heads of {self.head_channels} channels"
                 )
+        if (self.conditioning == "context_attention") != (self.mode == "identity"):
+            raise InputError(
+                f"denoiser conditioning = {self.conditioning!r} in mode {self.mode!r}: context_attention and mode "
+                "identity belong together"
+            )
+        if (self.context_tokens > 0) != (self.mode in ("identity", "style")):
+            raise InputError(
+                f"denoiser context_tokens = {self.context_tokens}: at least 1 in modes identity and style, else 0"
+            )
+        if (self.style_grid > 0) != (self.mode == "style") or (self.style_grid and self.sample_size % self.style_grid):
+            raise InputError(
+                f"denoiser style_grid = {self.style_grid}: in mode style a divisor of the sample size "
+                f"{self.sample_size}, else 0"
+            )
+        if self.mode == "style" and self.conditioning != "cross_attention":
+            raise InputError(f"denoiser conditioning = {self.conditioning!r}: mode style works by cross_attention")
+        if not 0 <= self.context_dropout < 1 or (self.context_dropout and self.mode != "identity"):
+            raise InputError(
+                f"denoiser context_dropout = {self.context_dropout}: in [0, 1), and for mode identity (IDiff-Face)"
+            )
         if self.ridge and self.learned_range:
             raise InputError("denoiser ridge = true excludes learned_range = true")
         if self.learned_range and self.channels != 3:
@@ -84,7 +113,17 @@ class DenoiserConfig:
     @property
     def scale_follows_m(self) -> bool:
         """Whether the mean of x_0 is taken at m E(x): the mean embedding of an image at cosine m to x."""
-        return self.mode != "paper"
+        return self.mode in ("relation", "hybrid")
+
+    @property
+    def knows_m(self) -> bool:
+        """Whether the network can be asked for a similarity."""
+        return self.mode in ("paper", "relation", "hybrid")
+
+    @property
+    def matches(self) -> bool:
+        """Whether the loss looks at the features of x0_hat."""
+        return self.mode in ("paper", "hybrid", "style")
 
     def as_dict(self) -> dict[str, Any]:
         """A JSON-able form; `from_dict` inverts it."""
@@ -139,10 +178,20 @@ TINY_PAPER = dataclasses.replace(
     TINY, attention=(False, True, True), conditioning="cross_attention", ridge=False, mode="paper"
 )
 
+#: IDiff-Face at the tiny size: identity by cross-attention to its context's tokens, 25 % partial dropout (CPD25)
+IDIFFFACE_TINY = dataclasses.replace(
+    TINY_PAPER, conditioning="context_attention", mode="identity", context_tokens=8, context_dropout=0.25
+)
+
+#: DCFace at the tiny size: tokens of identity and style as further keys and values, the identity with the time too
+DCFACE_TINY = dataclasses.replace(TINY_PAPER, mode="style", context_tokens=8, style_grid=4)
+
 DENOISERS: dict[str, DenoiserConfig] = {
     "cemiface": FULL,
     "cemiface-tiny": TINY,
     "cemiface-tiny-relation": dataclasses.replace(TINY, mode="relation"),
     "cemiface-tiny-adagn-paper": dataclasses.replace(TINY, mode="paper"),
     "cemiface-tiny-paper": TINY_PAPER,
+    "idiffface-tiny": IDIFFFACE_TINY,
+    "dcface-tiny": DCFACE_TINY,
 }

@@ -1,10 +1,13 @@
-"""The CemiFace denoiser on diffusers' U-Nets.
+"""The denoisers of CemiFace, DCFace and IDiff-Face on diffusers' U-Nets.
 
 CemiFace (Sun et al., NeurIPS 2024, arXiv 2409.18876) takes DCFace's ADM network, feeds
 ``C_att = F2(cat(E_id(x), F1(m)))`` as one more key and value into its attention,
 ``softmax(Q Wq ([K, Kc] Wk)^T / sqrt(d)) Wv [V, Vc]``, gives the time by AdaGN and removes the identity from the
 residual blocks. diffusers' "simple cross-attention" blocks are that attention (extra key and value
 projections beside the latent's own) and its ``scale_shift`` residual blocks are AdaGN.
+
+IDiff-Face (Boutros et al., ICCV 2023, arXiv 2308.04995) attends to itself, then to the context, then applies a small
+feed-forward network, at every level that attends: diffusers' "cross-attention" blocks.
 """
 
 import torch
@@ -14,7 +17,7 @@ from diffusers.schedulers.scheduling_ddpm import DDPMScheduler
 from torch import nn
 from torch.nn import functional
 
-from synface.models.denoisers.conditioning import Condition, Conditioner, RidgeMean
+from synface.models.denoisers.conditioning import Condition, Conditioner, Context, DualCondition, RidgeMean
 from synface.models.denoisers.config import DenoiserConfig
 
 
@@ -37,7 +40,8 @@ def scheduler_arguments(config: DenoiserConfig) -> dict:
 def padding_of(config: DenoiserConfig) -> int:
     """Cells to add on each side so that every level halves evenly; 8 for 112x112 on six levels.
 
-    DCFace starts from a 256x256 network; how it fits 112x112 is not known, padding is ours.
+    Padding is ours: DCFace's released network takes 112x112 as they are and leaves out one of the five halvings (7x7
+    stays 7x7).
     """
     step = 2 ** (len(config.widths) - 1)
     missing = -config.sample_size % step
@@ -59,6 +63,15 @@ def build_backbone(config: DenoiserConfig) -> nn.Module:
         "resnet_time_scale_shift": "scale_shift",
     }
     crossing = config.conditioning == "cross_attention"
+    if config.conditioning == "context_attention":
+        return UNet2DConditionModel(
+            down_block_types=tuple("CrossAttnDownBlock2D" if a else "DownBlock2D" for a in config.attention),
+            up_block_types=tuple("CrossAttnUpBlock2D" if a else "UpBlock2D" for a in reversed(config.attention)),
+            mid_block_type="UNetMidBlock2DCrossAttn",
+            cross_attention_dim=config.condition_dim,
+            # for these blocks diffusers takes the number of heads under this name
+            **{**shared, "attention_head_dim": tuple(max(1, w // config.head_channels) for w in config.widths)},
+        )
     attending = "SimpleCrossAttn" if crossing else "Attn"
     if config.resblock_sampling and crossing:
         plain_down, plain_up = "ResnetDownsampleBlock2D", "ResnetUpsampleBlock2D"
@@ -72,6 +85,7 @@ def build_backbone(config: DenoiserConfig) -> nn.Module:
             up_block_types=up,
             mid_block_type="UNetMidBlock2DSimpleCrossAttn",
             cross_attention_dim=config.condition_dim,
+            class_embed_type="identity" if config.mode == "style" else None,  # what is added to the time embedding
             **shared,
         )
     sampling = "resnet" if config.resblock_sampling else "conv"
@@ -85,8 +99,18 @@ def build_backbone(config: DenoiserConfig) -> nn.Module:
     )
 
 
+def build_conditioner(config: DenoiserConfig) -> Conditioner | Context | DualCondition:
+    """What makes of an embedding (and m) the tensor that the network is conditioned on."""
+    sizes = config.embedding_dim, config.condition_dim
+    if config.conditioning == "context_attention":
+        return Context(*sizes, config.context_tokens, config.context_dropout)
+    if config.mode == "style":
+        return DualCondition(*sizes, config.context_tokens, config.channels, config.style_grid, 4 * config.widths[0])
+    return Conditioner(*sizes, linear=config.conditioning == "cross_attention")
+
+
 class Denoiser(nn.Module):
-    """Predicts eps or v of x_t from t, an identity's embedding and the similarity factor m.
+    """Predicts eps or v of x_t from t, an identity's embedding and, where it knows one, the similarity factor m.
 
     With ``config.ridge`` the network sees the residual around xbar, a closed-form mean of x_0, and xbar
     itself: ``x_t - sqrt(abar) xbar = sqrt(abar) (x_0 - xbar) + sqrt(1 - abar) eps`` is the same process on
@@ -98,10 +122,9 @@ class Denoiser(nn.Module):
         super().__init__()
         self.config = config
         self.unet = build_backbone(config)
-        crossing = config.conditioning == "cross_attention"
-        if not crossing and config.condition_dim != 4 * config.widths[0]:
+        if config.conditioning == "adagn" and config.condition_dim != 4 * config.widths[0]:
             raise ValueError(f"AdaGN adds C_att to the time embedding: condition_dim must be {4 * config.widths[0]}")
-        self.conditioner = Conditioner(config.embedding_dim, config.condition_dim, linear=crossing)
+        self.conditioner = build_conditioner(config)
         self.mean = RidgeMean(config.embedding_dim, self.shape) if config.ridge else None
         self.register_buffer("alphas_cumprod", alphas_cumprod(config), persistent=False)
         self.alphas_cumprod: torch.Tensor
@@ -111,16 +134,36 @@ class Denoiser(nn.Module):
         """Channels, height and width of one sample."""
         return (self.config.channels, self.config.sample_size, self.config.sample_size)
 
-    def condition(self, embedding_nd: torch.Tensor, m_n: torch.Tensor) -> Condition:
-        """The condition of unit embeddings [n, d] and similarity factors [n]."""
+    def condition(
+        self,
+        embedding_nd: torch.Tensor,
+        m_n: torch.Tensor,
+        kept_nk: torch.Tensor | None = None,
+        style_nchw: torch.Tensor | None = None,
+    ) -> Condition:
+        """The condition of unit embeddings [n, d] and similarity factors [n] (unused where the mode knows none).
+
+        In training `kept_nk` says which components partial dropout keeps, bool [n, condition_dim]. Mode style needs
+        `style_nchw`, whose style the samples take: clean samples of the denoiser's space.
+        """
         mean = None
         if self.mean is not None:
             mean = self.mean(embedding_nd * m_n[:, None] if self.config.scale_follows_m else embedding_nd)
+        if isinstance(self.conditioner, Context):
+            return Condition(self.conditioner(embedding_nd, kept_nk), mean)
+        if isinstance(self.conditioner, DualCondition):
+            tokens, time = self.conditioner(embedding_nd, style_nchw)
+            return Condition(tokens, mean, time)
         return Condition(self.conditioner(embedding_nd, m_n), mean)
 
     def null_condition(self, n: int) -> Condition:
         """The condition of "nobody", for classifier-free guidance."""
         mean = None if self.mean is None else self.mean.null(n)
+        if isinstance(self.conditioner, Context):
+            return Condition(self.conditioner.expand(self.conditioner.null[None]).expand(n, -1, -1), mean)
+        if isinstance(self.conditioner, DualCondition):
+            tokens, time = self.conditioner.nobody(n)
+            return Condition(tokens, mean, time)
         return Condition(self.conditioner.null[None].expand(n, -1), mean)
 
     def forward(self, x_nchw: torch.Tensor, t_n: torch.Tensor, condition: Condition) -> torch.Tensor:
@@ -134,9 +177,9 @@ class Denoiser(nn.Module):
         abar = self.alphas_cumprod[t_n].to(x_nchw.dtype)[:, None, None, None]
         mean = condition.mean_nchw
         if mean is None:
-            out = self._network(x_nchw, t_n, condition.attention_nk)
+            out = self._network(x_nchw, t_n, condition)
         else:
-            out = self._network(torch.cat([x_nchw - abar.sqrt() * mean, mean], 1), t_n, condition.attention_nk)
+            out = self._network(torch.cat([x_nchw - abar.sqrt() * mean, mean], 1), t_n, condition)
             if self.config.prediction == "v_prediction":
                 out = out - (1 - abar).sqrt() * mean
         if self.config.learned_range:
@@ -144,13 +187,15 @@ class Denoiser(nn.Module):
             return prediction, variance
         return out, None
 
-    def _network(self, x_nchw: torch.Tensor, t_n: torch.Tensor, attention_nk: torch.Tensor) -> torch.Tensor:
+    def _network(self, x_nchw: torch.Tensor, t_n: torch.Tensor, condition: Condition) -> torch.Tensor:
+        attention_nk = condition.attention_nk
         pad = padding_of(self.config)
         if pad:
             x_nchw = functional.pad(x_nchw, (pad, pad, pad, pad), mode="reflect")
         x_nchw = x_nchw.contiguous(memory_format=torch.channels_last)
-        if self.config.conditioning == "cross_attention":
-            out = self.unet(x_nchw, t_n, encoder_hidden_states=attention_nk[:, None]).sample
-        else:
+        if self.config.conditioning == "adagn":
             out = self.unet(x_nchw, t_n, class_labels=attention_nk).sample
+        else:
+            tokens = attention_nk if attention_nk.ndim == 3 else attention_nk[:, None]
+            out = self.unet(x_nchw, t_n, encoder_hidden_states=tokens, class_labels=condition.time_nk).sample
         return out[:, :, pad : out.shape[2] - pad, pad : out.shape[3] - pad] if pad else out
