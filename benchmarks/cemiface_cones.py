@@ -49,6 +49,7 @@ def main() -> None:
     parser.add_argument("--weights", required=True, help="calibrated")
     parser.add_argument("--work", required=True, help="folder that keeps what was made")
     parser.add_argument("--scorer", default="heads-fr-tiny")
+    parser.add_argument("--inquiry", type=int, default=4, help="pictures whose mean embedding is the inquiry")
     parser.add_argument("--people", type=int, default=100, help="half of the identities")
     parser.add_argument("--samples", type=int, default=8)
     parser.add_argument("--cones", default="0.71,0.8,0.9")

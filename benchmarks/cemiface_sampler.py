@@ -89,6 +89,7 @@ def main() -> None:
     parser.add_argument("--work", required=True, help="folder that keeps what was made")
     parser.add_argument("--scorer", default="heads-fr-tiny")
     parser.add_argument("--judge", default="")
+    parser.add_argument("--inquiry", type=int, default=4, help="pictures whose mean embedding is the inquiry")
     parser.add_argument("--people", type=int, default=100, help="half of those rendered")
     parser.add_argument("--used", type=int, default=40, help="of them")
     parser.add_argument("--samples", type=int, default=4)
