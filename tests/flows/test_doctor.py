@@ -7,7 +7,11 @@ def test_what_ships_is_found_and_what_is_missing_has_its_source(monkeypatch, tmp
     (tmp_path / "bin" / "lfw.bin").write_bytes(b"x")
     found = doctor.run()
     assert found["quickstart"] == "ready"
-    assert {row["name"]: row["ok"] for row in found["embedded"]} == {"heads-fr-tiny": True, "heads": True}
+    assert {row["name"]: row["ok"] for row in found["embedded"]} == {
+        "heads-fr-tiny": True,
+        "cemiface-tiny": True,
+        "heads": True,
+    }
     assert all(len(row["sha256"]) == 64 and row["licence"] for row in found["embedded"])
     external = {row["name"]: row for row in found["external"]}
     assert external["verification set lfw"]["found"] and not external["verification set cplfw"]["found"]

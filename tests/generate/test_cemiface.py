@@ -216,7 +216,7 @@ def test_pixels_do_not_depend_on_the_number_of_workers(ray_cluster, trained, peo
         ({"image_size": 64}, "makes images of 16 pixels"),
         ({"variation": {}}, "say how like the inquiry"),
         ({"variation": {"similarity": 0.5}}, "has no dial; run `synface calibrate`"),
-        ({"cemiface": {}}, "give cemiface.weights"),
+        ({"cemiface": {}}, "cemiface-tiny makes images of 64 pixels"),
         ({"cemiface": {"weights": "/nowhere"}}, "no config.json there"),
         ({"identities": None, "num_identities": 3}, "draws given people"),
     ],
