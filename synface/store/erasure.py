@@ -157,5 +157,5 @@ def _rewrite(
         return ledger.write_compact_file(uri, number, data, table.num_rows)
     entry = entries[number]
     return ledger.write_shard(
-        uri, number, data, table.num_rows, entry.config_hash, list(entry.failed), entry.versions
+        uri, number, data, table.num_rows, entry.config_hash, list(entry.failed), entry.versions, entry.run
     ).file
