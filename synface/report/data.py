@@ -308,7 +308,7 @@ def read_sweep(uri: str, identities: int, embedder: str | None = None) -> Sweep:
     store = store if "/" in store else uris.join(uri, store)
     images = {point: uris.join(store, place) for point, place in places.items()}
     scored = {place: inquiry_similarity(place) for place in set(images.values())}
-    similarity = {point: scored[place] for point, place in images.items() if scored[place] is not None}
+    similarity = {point: known for point, place in images.items() if (known := scored[place]) is not None}
     layout = None
     if embedder is not None and images:
         drawn = {point: read_grid(place, SPACE_IDENTITIES, SPACE_IMAGES).rows for point, place in images.items()}

@@ -103,7 +103,7 @@ def space(data: Space, points: Sequence[Mapping[str, Any]], labels: Mapping[int,
         labels: point -> its name without m.
         path: of m in the recipe.
     """
-    value = {p["point"]: p.get(path) for p in points}
+    value: dict[int, Any] = {p["point"]: p.get(path) for p in points}
     numeric = all(isinstance(value[point], int | float) for point in data.point_n)
     m_n = np.array([float(value[point]) if numeric else np.nan for point in data.point_n])
     source_n = [shortened(labels[point]) for point in data.point_n]
