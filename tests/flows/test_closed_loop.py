@@ -44,13 +44,14 @@ def test_rounds_follow_from_what_was_measured(ray_cluster, small_cemiface, tmp_p
     assert plan.pop("estimate_of_a_round")["amount"] == 16
     assert plan == {"identities": 8, "rounds": 1, "images": 32}
     seen = []
+    realise = closed_loop._realise
 
-    def watching(config, sent_nd, came_nd, wanted_nd):
-        seen.append((sent_nd, came_nd))
-        return correction.spread(sent_nd, came_nd, config.angle, config.sharpness)
+    def watching(config, table, sent_nd, number):
+        seen.append((sent_nd, realise(config, table, sent_nd, number)))
+        return seen[-1][1]
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(closed_loop, "step", watching)
+        patch.setattr(closed_loop, "_realise", watching)
         result = closed_loop.run(config)
     lines = json.loads((tmp_path / "out" / closed_loop.FILE).read_text())
     asked = schemas.embeddings(tables.read_identities(small_cemiface["identities"]))

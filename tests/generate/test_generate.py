@@ -72,6 +72,8 @@ def test_no_way_of_doing_it_changes_a_byte(made, tmp_path):
         "max_cost": 1e6,
         "cost_per_hour": 1.5,
         "append": True,
+        "rate": 2.5,
+        "bytes_per_image": 4000,
     }
     assert set(how) | {"gpus_per_actor"} == set(type(config.how).model_fields)
     run(pattern_config(tmp_path / "o", how=how))

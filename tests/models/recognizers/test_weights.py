@@ -119,7 +119,9 @@ def test_only_recognizers_may_take_bgr(module, tmp_path):
 def test_missing_weights(tmp_path):
     with pytest.raises(InputError, match=r"no config\.json there"):
         weights.from_pretrained(str(tmp_path / "nothing"))
-    with pytest.raises(InputError, match="unknown pretrained weights 'heads-fr-big'; known: cemiface-tiny, heads-fr-tiny"):
+    with pytest.raises(
+        InputError, match="unknown pretrained weights 'heads-fr-big'; known: cemiface-tiny, heads-fr-tiny"
+    ):
         weights.from_pretrained("heads-fr-big")
 
 
