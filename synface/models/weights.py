@@ -165,9 +165,14 @@ def read_state(name_or_uri: str, kind: str = "recognizer") -> tuple[WeightsConfi
         InputError: as `read_config`; another sha256 than stated, or not a safetensors file.
     """
     config = read_config(name_or_uri, kind)
+    return config, _tensors(name_or_uri, config)[1]
+
+
+def _tensors(name_or_uri: str, config: WeightsConfig) -> tuple[str, dict[str, torch.Tensor]]:
+    """URI of the safetensors file beside a ``config.json`` and what it holds."""
     place, data = _model_bytes(name_or_uri, config, MODEL_FILE)
     try:
-        return config, safetensors.torch.load(data)
+        return place, safetensors.torch.load(data)
     except (safetensors.SafetensorError, ValueError, KeyError) as error:
         raise InputError(f"{place}: not a safetensors file ({error})") from error
 
@@ -195,8 +200,7 @@ def from_pretrained(name_or_uri: str) -> tuple[nn.Module, WeightsConfig]:
         place, data = _model_bytes(name_or_uri, config, onnx_recognizer.MODEL_FILE)
         stated = config.embedding_dim, config.input_size, config.colour_order
         return onnx_recognizer.load(data, *stated, place), config
-    config, state = read_state(name_or_uri)
-    place = uris.join(locate(name_or_uri), MODEL_FILE)
+    place, state = _tensors(name_or_uri, config)
     with torch.random.fork_rng(devices=[]):
         module = recognizers.build(config.architecture, config.embedding_dim, config.input_size)
     load_state(module, state, f"{place} ({config.architecture})")

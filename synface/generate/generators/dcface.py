@@ -10,8 +10,6 @@ from synface.generate import asked
 from synface.generate.config import GenerateConfig
 from synface.generate.generators.diffusion import DiffusionGenerator, drawn_by_embedding
 from synface.generate.generators.style_images import StyleImages
-from synface.generate.generators.types import Sample
-from synface.generate.plan import Item
 from synface.models import sampling
 from synface.models.sampling import SamplerSettings
 from synface.models.weights import WeightsConfig
@@ -54,9 +52,3 @@ class DcfaceGenerator(DiffusionGenerator):
         number_n = self._styles.draw(self._config.seed, keys)
         samples = self._styles.samples(number_n, self._autoencoder, self._settings.micro_batch, self._device)
         return samples, [{"style": int(number)} for number in number_n]
-
-    def _ask(self, item: Item) -> asked.Asked:
-        return asked.plain(self._draw_number(item))
-
-    def _sample(self, image: np.ndarray, wanted: asked.Asked, facts: dict[str, Any]) -> Sample:
-        return Sample(image, {"inquiry": False, **facts})

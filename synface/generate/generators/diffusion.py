@@ -176,8 +176,8 @@ class DiffusionGenerator:
         return conditions.subject_rows(item.sample + 1 - self._repeats, self._repeats).draw_n[-1:]
 
     def _ask(self, item: Item) -> asked.Asked:
-        """What one sample is asked to be."""
-        raise NotImplementedError
+        """What one sample is asked to be; without an m, itself."""
+        return asked.plain(self._draw_number(item))
 
     def _style(self, keys: list[sampling.Key]) -> tuple[np.ndarray | None, list[dict[str, Any]]]:
         """Whose style some samples take, where the network knows one, and what is to be said of it, one per key."""
@@ -185,7 +185,7 @@ class DiffusionGenerator:
 
     def _sample(self, image: np.ndarray, wanted: asked.Asked, facts: dict[str, Any]) -> Sample:
         """A picture and what is known of it; `facts`: the cone's cosine (or None), and of `_style`."""
-        raise NotImplementedError
+        return Sample(image, {"inquiry": False, **facts})
 
     def _copy(self, item: Item) -> Sample | Failure:
         assert self._inquiries is not None

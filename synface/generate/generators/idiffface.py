@@ -7,15 +7,13 @@ second is `embed`.
 
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 
 from synface.core.errors import InputError
 from synface.generate import asked
 from synface.generate.config import GenerateConfig
 from synface.generate.generators.diffusion import DiffusionGenerator, drawn_by_embedding
-from synface.generate.generators.types import Sample
-from synface.generate.plan import Identity, Item
+from synface.generate.plan import Identity
 from synface.generate.variation_config import Variation
 from synface.models.sampling import SamplerSettings
 from synface.models.weights import WeightsConfig
@@ -62,9 +60,3 @@ class IdifffaceGenerator(DiffusionGenerator):
             Identity(label, f"{UNCONDITIONAL}-{seed:010d}", UNCONDITIONAL, seed)
             for label, seed in zip(labels, seeds, strict=True)
         ]
-
-    def _ask(self, item: Item) -> asked.Asked:
-        return asked.plain(self._draw_number(item))
-
-    def _sample(self, image: np.ndarray, wanted: asked.Asked, facts: dict[str, Any]) -> Sample:
-        return Sample(image, {"inquiry": False, **facts})
