@@ -12,10 +12,9 @@ from synface.embed import distributed, means, sources
 from synface.embed.config import EmbedConfig
 from synface.embed.distributed import Embedded
 from synface.models import weights
-from synface.ops import cost
 from synface.ops.cluster import versions
 from synface.ops.progress import Progress
-from synface.store import artifact, tables
+from synface.store import artifact, cost, tables
 from synface.store import uri as uris
 from synface.store.schemas import embeddings, identities_table
 
@@ -43,7 +42,7 @@ def source_table(source: sources.Source) -> cost.Table:
 
 
 def estimate(config: EmbedConfig, table: cost.Table, dim: int) -> dict[str, Any]:
-    """Hours, requests and bytes of a fresh run (`ops.cost`); each part's embeddings are kept until the end."""
+    """Hours, requests and bytes of a fresh run (`store.cost`); each part's embeddings are kept until the end."""
     gpu = config.numerics.device == "cuda"
     cpus, gpus = (0.0, config.how.gpus_per_actor) if gpu else (float(config.numerics.threads), 0.0)
     taken = table.read()

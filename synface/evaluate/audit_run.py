@@ -17,10 +17,9 @@ from synface.core.sphere import nearest_cosine
 from synface.evaluate import audit, distributed, estimates, style
 from synface.evaluate.audit_config import AuditConfig
 from synface.models import weights
-from synface.ops import cost
 from synface.ops.cluster import versions
 from synface.ops.progress import Progress, say
-from synface.store import artifact, schemas, tables
+from synface.store import artifact, cost, schemas, tables
 from synface.store.formats.verification_bin import decode_image
 
 KIND = "audit"

@@ -1,11 +1,11 @@
-"""What the verbs of this room will take (`ops.cost`): forward passes of an embedding pool; the rest is small."""
+"""What the verbs of this room will take (`store.cost`): forward passes of an embedding pool; the rest is small."""
 
 from typing import Any
 
 from synface.evaluate.audit_config import AuditConfig
 from synface.evaluate.config import EvaluateConfig
 from synface.evaluate.faces_config import EvaluateIjbConfig, EvaluateTinyfaceConfig
-from synface.ops import cost
+from synface.store import cost
 
 Config = EvaluateConfig | AuditConfig | EvaluateIjbConfig | EvaluateTinyfaceConfig
 

@@ -24,10 +24,9 @@ from synface.evaluate import heads_benchmark as hb
 from synface.evaluate.config import EvaluateConfig
 from synface.evaluate.verification import Measured, Protocol, measure
 from synface.models import weights
-from synface.ops import cost
 from synface.ops.cluster import versions
 from synface.ops.progress import Progress, say
-from synface.store import artifact, tables
+from synface.store import artifact, cost, tables
 from synface.store import uri as uris
 from synface.store.formats.verification_bin import read_pack
 

@@ -18,7 +18,6 @@ from synface.core import dial, sphere
 from synface.core.errors import InputError
 from synface.embed import distributed as embedding
 from synface.embed import sources
-from synface.embed.config import EmbedConfig
 from synface.flows import sampling
 from synface.flows.calibrate_config import CalibrateConfig
 from synface.generate import run as generate
@@ -27,8 +26,7 @@ from synface.models import weights
 from synface.models.denoisers import generator as generators
 from synface.ops.cluster import versions
 from synface.ops.runs import say
-from synface.settings import build
-from synface.store import artifact, schemas, tables
+from synface.store import artifact, cost, schemas, tables
 from synface.store import uri as uris
 
 KIND = "generator"
@@ -61,14 +59,20 @@ class Measured:
 
 
 def plan(config: CalibrateConfig) -> dict[str, Any]:
-    """How many images would be made; the inputs are read and checked."""
+    """How many images would be made, and what that takes; the inputs are read and checked."""
     stated, people = _check(config)
+    asked = {"m": _schedule(np.array(config.m_range))}  # any: a target costs what an m costs
+    parts = {
+        "grid": sampling.estimate(config, config.num_identities, config.m_count * config.samples, asked),
+        "targets": sampling.estimate(config, config.test_identities, len(config.targets) * config.samples, asked),
+    }
     return {
         "weights_sha256": stated.sha256,
         "identities": people.num_rows,
         "images": config.num_identities * config.m_count * config.samples
         + config.test_identities * len(config.targets) * config.samples,
         "sampler": _sampler(config, stated),
+        "estimate": {**parts, "total": cost.total(e for part in parts.values() for e in part.values())},
     }
 
 
@@ -210,10 +214,7 @@ def compare(people: pa.Table, found: dict[tuple[str, int], np.ndarray], asked: i
 def _embeddings(config: CalibrateConfig, images: str) -> dict[tuple[str, int], np.ndarray]:
     """The scorer's unit embedding of every image, by identity and sample."""
     source = sources.open_source(images)
-    numerics = {"threads": config.numerics.threads_per_actor, "device": config.numerics.device}
-    asked = build(
-        EmbedConfig, {"images": images, "weights": config.scorer, "output": f"{images}-embedded", "numerics": numerics}
-    )
+    asked = sampling.embed_config(config, images, f"{images}-embedded")
     folder = uris.absolute(weights.locate(config.scorer))
     found: dict[tuple[str, int], np.ndarray] = {}
     for _, part in embedding.embed_parts(asked, folder, dict(enumerate(source.parts))):

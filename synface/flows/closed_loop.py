@@ -13,7 +13,6 @@ import pyarrow as pa
 
 from synface.core.errors import InputError
 from synface.embed import run as embed
-from synface.embed.config import EmbedConfig
 from synface.flows import realised, sampling
 from synface.flows.closed_loop_config import ClosedLoopConfig
 from synface.generate import run as generate
@@ -24,8 +23,7 @@ from synface.ops import signals
 from synface.ops.cluster import versions
 from synface.ops.runs import say
 from synface.pack import correction
-from synface.settings import build
-from synface.store import artifact, schemas, tables
+from synface.store import artifact, cost, schemas, tables
 from synface.store import uri as uris
 
 KIND = "identities"
@@ -36,14 +34,15 @@ STATED = ("max_cosine", "mean_nearest_cosine", "cosine_to_asked_mean", "nearer_t
 
 
 def plan(config: ClosedLoopConfig) -> dict[str, Any]:
-    """How many images would be made, and what making those of one round takes; the inputs are read and checked."""
+    """How many images would be made, and what that takes; the inputs are read and checked."""
     table = _check(config)
-    of_a_round = generate.plan(_images(config, config.identities, config.output))["estimate"]
+    generate.plan(_images(config, config.identities, config.output))
+    a_round = sampling.estimate(config, table.num_rows, config.samples, config.variation)
     return {
-        "estimate_of_a_round": of_a_round,
         "identities": table.num_rows,
         "rounds": config.rounds,
         "images": (config.rounds + 1) * table.num_rows * config.samples,
+        "estimate": {"a_round": a_round, "total": cost.total([*a_round.values()] * (config.rounds + 1))},
     }
 
 
@@ -135,9 +134,8 @@ def _realise(config: ClosedLoopConfig, table: pa.Table, sent_nd: np.ndarray, num
     place = f"{work}.parquet"
     uris.write_bytes(place, tables.parquet_bytes(_with_embeddings(table, sent_nd)))
     generate.run(_images(config, place, work))
-    numerics = {"threads": config.numerics.threads_per_actor, "device": config.numerics.device}
-    asked = {"images": work, "weights": config.scorer, "output": f"{work}-embedded", "numerics": numerics}
-    found = tables.read_identities(embed.run(build(EmbedConfig, asked))["uri"])
+    asked = sampling.embed_config(config, work, f"{work}-embedded")
+    found = tables.read_identities(embed.run(asked)["uri"])
     row = {name: i for i, name in enumerate(found["identity_id"].to_pylist())}
     names = table["identity_id"].to_pylist()
     missing = [name for name in names if name not in row]

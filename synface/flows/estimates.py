@@ -14,14 +14,14 @@ from synface.generate.config import GenerateConfig
 from synface.generate.generators import find_generator
 from synface.generate.plan import plan_shards
 from synface.models import weights
-from synface.ops import cost
 from synface.pack import run as pack_run
 from synface.pack.config import PackConfig
 from synface.settings import StageConfig
-from synface.store import artifact
-from synface.train import data, steps_run
+from synface.store import artifact, cost
+from synface.train import autoencoder_run, data, generator_run, generator_setup, steps_run
+from synface.train import run as train_run
 from synface.train.config import TrainRecognizerConfig
-from synface.train.generator_config import StepsConfig
+from synface.train.generator_config import StepsConfig, TrainAutoencoderConfig, TrainGeneratorConfig
 
 
 class Sizes:
@@ -40,11 +40,12 @@ class Sizes:
         return self.tables[uri]
 
     def count(self, uri: str) -> int:
-        """Rows of an identities table that was planned, or that stands."""
-        if uri not in self.identities:
-            files = artifact.require(uri, "identities").files
-            return sum(f.rows or 0 for f in files)
-        return self.identities[uri][0]
+        """Identities of a table of identities or images that was planned, or that stands."""
+        if uri in self.identities:
+            return self.identities[uri][0]
+        if artifact.require(uri).kind == "images":
+            return artifact.require(uri).numbers["identities"]
+        return sum(f.rows or 0 for f in artifact.require(uri, "identities").files)
 
 
 def estimate(stages: Mapping[str, StageConfig]) -> dict[str, Any]:
@@ -79,6 +80,8 @@ def _stage(config: StageConfig, sizes: Sizes) -> dict[str, Any]:
         return _train(config, sizes)
     if isinstance(config, EvaluateConfig):
         return evaluate_estimates.estimate(config, evaluate_run.pictures_of(config), cost.Traffic(), flip=True)
+    if config.verb == "report":
+        return cost.page(cost.Traffic())  # what it reads of tables does not grow with them
     raise SynfaceError(f"no formula for {config.verb}")
 
 
@@ -96,8 +99,16 @@ def _train(config: TrainRecognizerConfig | StepsConfig, sizes: Sizes) -> dict[st
     known = [t.bytes for t in parts if t.bytes is not None]
     size = sum(known) if len(known) == len(parts) else None
     table = cost.Table(sum(t.images for t in parts), sum(t.shards for t in parts), size)
-    if isinstance(config, StepsConfig):
-        steps = config.steps
-    else:
-        steps = data.steps_per_epoch(table.images, config.global_batch_size) * config.epochs
-    return steps_run.estimate(config, steps * config.global_batch_size, table)
+    if isinstance(config, TrainRecognizerConfig):
+        classes = sum(sizes.count(uri) for uri in config.images)
+        return train_run.estimate(config, data.steps_per_epoch(table.images, config.global_batch_size), table, classes)
+    parameters = _parameters(config)
+    kept = steps_run.checkpoints(config, parameters, config.steps, config.how.checkpoint_every)
+    return steps_run.estimate(config, config.steps * config.global_batch_size, table, kept)
+
+
+def _parameters(config: StepsConfig) -> int:
+    if isinstance(config, TrainGeneratorConfig):
+        return generator_run.parameters(generator_setup.named(config))
+    assert isinstance(config, TrainAutoencoderConfig)
+    return autoencoder_run.parameters(config)

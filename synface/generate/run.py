@@ -13,9 +13,9 @@ from synface.generate.identities import Identities, open_identities
 from synface.generate.plan import ShardPlan, plan_shards
 from synface.generate.scoring import Scorer
 from synface.generate.versions import open_table
-from synface.ops import cluster, cost
+from synface.ops import cluster
 from synface.ops.runs import say
-from synface.store import artifact, card, erasure, ledger
+from synface.store import artifact, card, cost, erasure, ledger
 from synface.store import uri as uris
 
 KIND = "images"
@@ -43,7 +43,7 @@ def plan(config: GenerateConfig) -> dict[str, Any]:
 
 
 def estimate(config: GenerateConfig, description: Description, shards: ShardPlan) -> dict[str, Any]:
-    """Hours, requests and bytes of a fresh run (`ops.cost`); the identities table, small beside them, left out."""
+    """Hours, requests and bytes of a fresh run (`store.cost`); the identities table, small beside them, left out."""
     actor, _ = bundles(config)
     own = None if actor["GPU"] else description.images_per_minute / 60
     rate = cost.rate_of(config.how.rate, own, f"measured once for {description.name} on one core, rounded down")

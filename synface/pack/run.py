@@ -2,7 +2,6 @@
 
 from typing import Any
 
-from synface.ops import cost
 from synface.ops.cluster import versions
 from synface.ops.runs import say
 from synface.pack import bounds, checkpoint, problem
@@ -12,7 +11,7 @@ from synface.pack.points import CURVE, MOVERS, planned_cost
 from synface.pack.result import EXPLAINED
 from synface.pack.shard import threads
 from synface.pack.solvers import SOLVERS
-from synface.store import artifact
+from synface.store import artifact, cost
 from synface.store import uri as uris
 from synface.store.tables import write_identities
 
@@ -37,7 +36,7 @@ def plan(config: PackConfig) -> dict[str, Any]:
 
 
 def estimate(config: PackConfig, dim: int) -> dict[str, Any]:
-    """Hours, requests and bytes of a fresh run without a gallery (`ops.cost`): 3 n^2 d operations a pass."""
+    """Hours, requests and bytes of a fresh run without a gallery (`store.cost`): 3 n^2 d operations a pass."""
     n, numerics, how = config.num_identities, config.numerics, config.how
     gpu = numerics.device == "cuda"
     own = None if gpu or numerics.threads != 2 else cost.MEASURED_PACK_FLOPS

@@ -7,7 +7,7 @@ from synface.core.errors import InputError
 from synface.models import weights
 from synface.report.config import ReportConfig
 from synface.settings import input_uris
-from synface.store import artifact
+from synface.store import artifact, cost
 from synface.store import uri as uris
 
 try:
@@ -28,7 +28,9 @@ def plan(config: ReportConfig) -> dict[str, Any]:
     """Which inputs would be shown; they must exist."""
     kinds = {path: artifact.require(uri).kind for path, uri in input_uris(config).items() if path != EMBEDDER}
     _digests(config)
-    return {"page": uris.join(config.output, PAGE), "inputs": kinds}
+    files = [f for path, uri in input_uris(config).items() if path != EMBEDDER for f in artifact.require(uri).files]
+    taken = cost.read(sum(f.bytes for f in files), len(files))
+    return {"page": uris.join(config.output, PAGE), "inputs": kinds, "estimate": cost.page(taken)}
 
 
 def run(config: ReportConfig) -> dict[str, Any]:

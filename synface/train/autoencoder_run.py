@@ -27,7 +27,13 @@ MEASURED_IMAGES = 1024
 def plan(config: TrainAutoencoderConfig) -> dict[str, Any]:
     """What would be trained on how many images; reads manifests, no images."""
     described = autoencoder.describe(config)
-    return {"autoencoder": described.as_dict(), **steps_run.planned(config)}
+    return {"autoencoder": described.as_dict(), **steps_run.planned(config, parameters(config))}
+
+
+def parameters(config: TrainAutoencoderConfig) -> int:
+    """Of the autoencoder that is asked for."""
+    with torch.device("meta"):
+        return recognizers.parameter_count(autoencoders.build(autoencoder.describe(config)))
 
 
 def run(config: TrainAutoencoderConfig) -> dict[str, Any]:

@@ -3,9 +3,12 @@
 import time
 from typing import Any
 
+import torch
+
 from synface.core.errors import InputError
-from synface.models import recognizers, weights
+from synface.models import denoisers, recognizers, weights
 from synface.models.denoisers import generator as generators
+from synface.models.denoisers.config import DenoiserConfig
 from synface.models.denoisers.unet import Denoiser
 from synface.ops.cluster import versions
 from synface.ops.runs import say
@@ -26,8 +29,14 @@ def plan(config: TrainGeneratorConfig) -> dict[str, Any]:
     return {
         "denoiser": networks.description.as_dict(),
         "embedder_sha256": networks.embedder.sha256,
-        **steps_run.planned(config),
+        **steps_run.planned(config, parameters(networks.description)),
     }
+
+
+def parameters(description: DenoiserConfig) -> int:
+    """Of a denoiser, without making it."""
+    with torch.device("meta"):
+        return recognizers.parameter_count(denoisers.build(description))
 
 
 def _check(config: TrainGeneratorConfig) -> Networks:

@@ -56,23 +56,15 @@ def describe(config: TrainGeneratorConfig, embedding_dim: int, autoencoder: Auto
         InputError: unknown names or fields, a denoiser of latents without autoencoder or the other way round, an
             autoencoder for images of another size.
     """
-    if config.denoiser not in DENOISERS:
-        raise unknown_name("denoiser", config.denoiser, DENOISERS)
-    named = DENOISERS[config.denoiser]
-    taken = {"sample_size", "channels", "embedding_dim"} & set(config.architecture)
-    if taken:
-        raise InputError(f"architecture.{min(taken)}: follows from images, autoencoder and embedder; leave it out")
-    fields = {**named.as_dict(), **config.architecture, "embedding_dim": embedding_dim}
-    if config.mode is not None:
-        fields["mode"] = config.mode
+    fields = {**_asked(config), "embedding_dim": embedding_dim}
     if autoencoder is None:
-        if named.channels != 3:
+        if fields["channels"] != 3:
             raise InputError(
                 f"denoiser {config.denoiser!r} works on latents: give --autoencoder, made by `train autoencoder`"
             )
         fields["sample_size"] = config.image_size
     else:
-        if named.channels == 3:
+        if fields["channels"] == 3:
             raise InputError(f"denoiser {config.denoiser!r} works on pixels: leave --autoencoder out")
         latent = autoencoder.config
         if latent.image_size != config.image_size:
@@ -82,6 +74,21 @@ def describe(config: TrainGeneratorConfig, embedding_dim: int, autoencoder: Auto
             )
         fields |= {"channels": latent.channels, "sample_size": latent.latent_size}
     return from_dict(fields)
+
+
+def named(config: TrainGeneratorConfig) -> DenoiserConfig:
+    """The denoiser that is asked for, at its name's own sizes: what is known before embedder and autoencoder stand."""
+    return from_dict(_asked(config))
+
+
+def _asked(config: TrainGeneratorConfig) -> dict[str, Any]:
+    if config.denoiser not in DENOISERS:
+        raise unknown_name("denoiser", config.denoiser, DENOISERS)
+    taken = {"sample_size", "channels", "embedding_dim"} & set(config.architecture)
+    if taken:
+        raise InputError(f"architecture.{min(taken)}: follows from images, autoencoder and embedder; leave it out")
+    mode = {} if config.mode is None else {"mode": config.mode}
+    return {**DENOISERS[config.denoiser].as_dict(), **config.architecture, **mode}
 
 
 def check_embedder(config: TrainGeneratorConfig, stated: weights.WeightsConfig) -> None:

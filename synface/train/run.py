@@ -4,13 +4,15 @@ import json
 import time
 from typing import Any
 
+import torch
+
 from synface import settings
 from synface.core import ranks
 from synface.core.errors import InputError
 from synface.models import recognizers, weights
 from synface.ops.cluster import versions
 from synface.ops.runs import say
-from synface.store import artifact, tables
+from synface.store import artifact, cost, tables
 from synface.store import uri as uris
 from synface.store.formats.found import listing_digest
 from synface.train import data, distributed, groups, loop, sources, steps_run, tracking
@@ -41,10 +43,23 @@ def plan(config: TrainRecognizerConfig) -> dict[str, Any]:
         "steps": steps * config.epochs,
         "workers": config.numerics.num_workers,
         "decoded_gb": steps_run.decoded_gb(rows, config.image_size),
-        "estimate": steps_run.estimate(
-            config, steps * config.epochs * config.global_batch_size, steps_run.read_table(config)
-        ),
+        "estimate": estimate(config, steps, steps_run.read_table(config), _classes(config)),
     }
+
+
+def estimate(config: TrainRecognizerConfig, epoch_steps: int, table: cost.Table, classes: int) -> dict[str, Any]:
+    """Of a fresh training (`steps_run.estimate`), with the checkpoints of network and head."""
+    with torch.device("meta"):
+        backbone = recognizers.build(config.backbone, config.dim, config.image_size)
+    parameters = recognizers.parameter_count(backbone) + classes * config.dim
+    steps = epoch_steps * config.epochs
+    kept = steps_run.checkpoints(config, parameters, steps, config.how.checkpoint_every or epoch_steps)
+    return steps_run.estimate(config, steps * config.global_batch_size, table, kept)
+
+
+def _classes(config: TrainRecognizerConfig) -> int:
+    """Identities of all tables; those of foreign sources are not known before they are read."""
+    return sum(artifact.require(uri, "images").numbers["identities"] for uri in config.images)
 
 
 def check(config: TrainRecognizerConfig) -> None:

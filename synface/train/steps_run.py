@@ -1,12 +1,12 @@
 """What the verbs of training have in common: plan, inputs, provenance, weights, result."""
 
 import json
+import math
 import time
 from typing import Any
 
 from synface.models import weights
-from synface.ops import cost
-from synface.store import artifact, tables
+from synface.store import artifact, cost, tables
 from synface.train import data
 from synface.train.config import TrainRecognizerConfig
 from synface.train.generator_config import StepsConfig
@@ -28,17 +28,18 @@ def table_rows(config: TrainConfig) -> dict[str, int]:
     return rows
 
 
-def planned(config: StepsConfig) -> dict[str, Any]:
+def planned(config: StepsConfig, parameters: int) -> dict[str, Any]:
     """What both trainings say before any work."""
     rows = table_rows(config)
     seen = config.steps * config.global_batch_size
+    kept = checkpoints(config, parameters, config.steps, config.how.checkpoint_every)
     return {
         "images": rows,
         "steps": config.steps,
         "workers": config.numerics.num_workers,
         "images_seen": seen,
         "decoded_gb": decoded_gb(rows, config.image_size),
-        "estimate": estimate(config, seen, read_table(config)),
+        "estimate": estimate(config, seen, read_table(config), kept),
     }
 
 
@@ -48,11 +49,11 @@ def read_table(config: TrainConfig) -> cost.Table:
     return cost.Table(sum(f.rows or 0 for f in files), len(files), sum(f.bytes for f in files))
 
 
-def estimate(config: TrainConfig, seen: int, table: cost.Table) -> dict[str, Any]:
-    """Hours, requests and bytes of a fresh training (`ops.cost`), foreign sources and checkpoints left out.
+def estimate(config: TrainConfig, seen: int, table: cost.Table, kept: cost.Traffic) -> dict[str, Any]:
+    """Hours, requests and bytes of a fresh training (`store.cost`), foreign sources left out.
 
     The driver reads every file once, for labels; each worker once, or, with `shuffle_shards` and images that do not
-    fit into its memory decoded, once for every pass over them.
+    fit into its memory decoded, once for every pass over them. `kept`: see `checkpoints`.
     """
     numerics, how = config.numerics, config.how
     fits = table.images * config.image_size**2 * 3 <= how.memory_gb * data.GIB
@@ -60,8 +61,19 @@ def estimate(config: TrainConfig, seen: int, table: cost.Table) -> dict[str, Any
     times = max(1, round(seen / max(table.images, 1))) if streams else 1
     cpus = how.cpus_per_worker or float(numerics.threads_per_worker)
     gpus = how.gpus_per_worker if numerics.device == "cuda" else 0.0
-    traffic = table.read(1 + numerics.num_workers * times)
+    taken = table.read(1 + numerics.num_workers * times)
+    traffic = None if taken is None else taken + kept
     return cost.estimate(seen, "images", cost.rate_of(how.rate), cpus, gpus, traffic, workers=numerics.num_workers)
+
+
+def checkpoints(config: TrainConfig, parameters: int, steps: int, every: int) -> cost.Traffic:
+    """What the checkpoints of a training write, at most: fp32 weights and the optimizer's moments, a running average.
+
+    An epoch that ends before `how.checkpoint_seconds` writes none, so there may be fewer.
+    """
+    sgd = isinstance(config, TrainRecognizerConfig) and config.optimizer.name == "sgd"
+    copies = 1 + (1 if sgd else 2) + isinstance(config, StepsConfig)
+    return cost.written(4 * copies * parameters) * math.ceil(steps / every)
 
 
 def decoded_gb(rows: dict[str, int], image_size: int) -> float:

@@ -131,3 +131,6 @@ def test_bad_input_is_refused_before_any_work(small_cemiface, tmp_path, fields, 
 def test_the_plan_counts_images(small_cemiface):
     found = calibrate.plan(config_of(small_cemiface))
     assert found["images"] == 3 * 4 * 4 + 2 * 6 * 4 and found["sampler"]["steps"] == 2
+    grid, targets = found["estimate"]["grid"], found["estimate"]["targets"]
+    assert grid["generate"]["amount"] + targets["generate"]["amount"] == found["images"]
+    assert grid["embed"]["amount"] == grid["generate"]["amount"]

@@ -41,7 +41,7 @@ def test_the_round_that_is_kept():
 def test_rounds_follow_from_what_was_measured(ray_cluster, small_cemiface, tmp_path):
     config = config_of(small_cemiface, tmp_path / "out")
     plan = closed_loop.plan(config)
-    assert plan.pop("estimate_of_a_round")["amount"] == 16
+    assert plan.pop("estimate")["a_round"]["generate"]["amount"] == 16
     assert plan == {"identities": 8, "rounds": 1, "images": 32}
     seen = []
     realise = closed_loop._realise

@@ -6,6 +6,7 @@ from synface import settings
 from synface.cli import _recipe_as_pipeline, _sections
 from synface.flows import estimates, wiring
 from synface.flows.config import PipelineConfig
+from synface.models import recognizers
 
 
 def stages_of(tmp_path, recipe="smoke", **over):
@@ -23,8 +24,10 @@ def test_each_sections_sizes_follow_from_those_before(tmp_path):
     train = found["train_recognizer"]
     assert train["amount"] == 48 and train["hours"] == pytest.approx(48 / 4 / 3600, abs=1e-6)
     assert train["store"]["get"] == 3 * 2  # the driver for labels, the worker for images
-    assert "no formula" in found["report"]["unknown"]
-    assert found["total"]["sections"] == len(found) - 2 and found["total"]["cpu_hours"] is None
+    parameters = recognizers.parameter_count(recognizers.build("tiny", 256, 64)) + 6 * 256
+    assert train["store"]["bytes_written"] == 2 * (2 * 4 * parameters)  # with momentum, after both epochs
+    assert found["report"]["amount"] == 1
+    assert found["total"]["sections"] == found["total"]["of"] == len(found) - 1 and found["total"]["cpu_hours"] is None
     # 2048 images a minute on one core at 0.89 of a CPU
     assert found["pool"]["cpu_hours"] == pytest.approx(16 / (2048 / 60) * 0.89 / 3600, abs=1e-6)
 
@@ -33,7 +36,7 @@ def test_rates_for_all_sections_make_the_total_known(tmp_path):
     rate = {"how": {"rate": 100.0}}
     over = dict.fromkeys(("pool", "embed", "generate", "train_recognizer", "evaluate"), rate)
     over["pack"] = {"solver": "lse"} | rate  # a subset has no formula for its operations
-    found = estimates.estimate(stages_of(tmp_path, **over, report=None))
+    found = estimates.estimate(stages_of(tmp_path, **over))
     assert found["pack"]["amount"] == 3 * 6 * 6 * 256 * 100
     hours = [e["cpu_hours"] for name, e in found.items() if name != "total"]
     assert found["total"]["cpu_hours"] == pytest.approx(sum(hours), abs=1e-6) and found["total"]["gpu_hours"] == 0

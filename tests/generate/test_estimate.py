@@ -5,7 +5,8 @@ from collections import Counter
 from synface.generate import distributed
 from synface.generate import run as generate_run
 from synface.generate.config import GenerateConfig
-from synface.ops import cost, demand
+from synface.ops import demand
+from synface.store import cost
 from synface.store import uri as uris
 
 #: what a run asks of the store however large it is: plan, manifest, card, lease, probes (`cost` leaves it out)

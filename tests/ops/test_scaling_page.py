@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from synface.ops import cost
+from synface.store import cost
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "scaling.md").read_text()

@@ -168,6 +168,7 @@ def test_bad_input(whole_run, tmp_path):
 
 def test_plan(whole_run, tmp_path):
     plan = stage.plan(report_config(tmp_path / "o", **whole_run))
+    assert plan["estimate"]["store"]["bytes_read"] > plan["estimate"]["store"]["get"] > len(plan["inputs"]) - 1
     assert plan["inputs"]["pool"] == "identities"
     assert not (tmp_path / "o").exists()
 

@@ -30,7 +30,13 @@ def test_what_is_exported_comes_back(images_at, tmp_path, form):
     source = images_at(tmp_path / "a", shards=3)
     export(source, form, str(tmp_path / "x"))
     asked = config(tmp_path, tmp_path / "x", form, images_per_shard=7)
+    estimate = importing.plan(asked)["estimate"]
     result = importing.run(asked)
+    if form == "folder":
+        assert estimate["amount"] == 18 and estimate["store"]["put"] == 2 * result["shards"]
+        assert estimate["store"]["bytes_read"] <= estimate["store"]["bytes_written"]
+    else:
+        assert estimate["amount"] is None  # an archive is not read for a plan
     assert (result["images"], result["identities"], result["shards"], result["failed"]) == (18, 6, 3, 0)
     assert rows_of(asked.output) == rows_of(source)
     assert rows_of(asked.output, "label", "sample") == rows_of(source, "label", "sample")

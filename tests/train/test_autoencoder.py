@@ -1,3 +1,5 @@
+import math
+
 import numpy as np
 import pytest
 import torch
@@ -91,3 +93,14 @@ def test_bad_input(toy_images, tmp_path):
         autoencoder_run.plan(config_of(toy_images, autoencoder="vq"))
     with pytest.raises(InputError, match="images are 32x32 pixels, image_size asks 64"):
         autoencoder_run.run(config_of(toy_images, tmp_path / "o", image_size=64))
+
+
+def test_checkpoints_are_estimated_by_what_one_holds(toy_images):
+    config = config_of(toy_images, how={"in_process": True, "checkpoint_every": 2})
+    found = autoencoder_run.plan(config)["estimate"]["store"]
+    state = average_loop.build_state(config, lambda: autoencoder.AutoencoderTrainee(config), Place())
+    for p in state.model.network.parameters():
+        p.grad = torch.zeros_like(p)
+    state.optimizer.step()  # the moments stand from the first step on
+    each = found["bytes_written"] / math.ceil(config.steps / 2)
+    assert each <= len(average_loop.pack_checkpoint(state)) < 1.1 * each + 100_000

@@ -7,7 +7,7 @@ import torch
 
 from synface.core.errors import InputError
 from synface.settings import build
-from synface.train import augment, data, loop
+from synface.train import augment, data, loop, run, steps_run
 from synface.train.config import TrainRecognizerConfig
 from synface.train.head import MarginHead
 
@@ -267,3 +267,13 @@ def test_order_of_labels_follows_images(toy_images):
     first = next(loop.batches(config, catalog, data.ImageSource(catalog, 32, GIB), shape, 4))
     order = data.epoch_order([10, 10, 4], None, 0, 1)
     assert np.array_equal(first[1], order[8:16] // 4)
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
+def test_checkpoints_are_estimated_by_what_one_holds(toy_images, optimizer):
+    config = config_of(toy_images, epochs=1, optimizer={"name": optimizer, "lr": 0.01, "warmup_epochs": 0})
+    state, _, _ = train(config)
+    per_epoch = data.steps_per_epoch(data.scan(config.images, 32).per_epoch, config.global_batch_size)
+    classes = state.model.head.weight.shape[0]
+    found = run.estimate(config, per_epoch, steps_run.read_table(config), classes)["store"]["bytes_written"]
+    assert found <= len(loop.pack_checkpoint(state)) < 1.1 * found + 100_000  # batch norms' statistics, names

@@ -18,6 +18,8 @@ MEASURED_ENCODING = ("jpeg", 95)
 #: of a packing on two cores of an Intel Xeon at 2.5 GHz: a pass at n = 4,096, d = 512 took 0.247 s
 #: (benchmarks/results/pack_rate-4096x512.json, beside other work)
 MEASURED_PACK_FLOPS = 3 * 4096**2 * 512 / 0.247278
+#: of the quickstart's report, on one of those cores beside other work
+MEASURED_PAGE_SECONDS = 7.1
 #: of one entry of a shard ledger with its versions: about this
 LEDGER_BYTES = 700
 LISTED_PER_REQUEST = 1000
@@ -132,6 +134,12 @@ def estimate(
         "hours": _rounded(worker_hours, 1 / workers) if workers else None,
         "store": None if traffic is None else asdict(traffic),
     }
+
+
+def page(taken: Traffic) -> dict[str, Any]:
+    """A report's estimate: one process, whose figures do not grow with the tables; `taken` is read at most."""
+    rate = rate_of(None, 1 / MEASURED_PAGE_SECONDS, "measured once, the quickstart's report on one core")
+    return estimate(1, "pages", rate, 1.0, 0.0, taken + written(0), workers=1)
 
 
 def total(estimates: Iterable[dict[str, Any]]) -> dict[str, Any]:

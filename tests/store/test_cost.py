@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from synface.ops import cost
-from synface.ops.cost import Rate, Table, Traffic
+from synface.store import cost
+from synface.store.cost import Rate, Table, Traffic
 
 MIB = 1 << 20
 RESULTS = Path(__file__).parents[2] / "benchmarks" / "results"
