@@ -76,7 +76,7 @@ def run(config: EmbedConfig) -> dict[str, Any]:
     for number, result in distributed.embed_parts(config, folder, missing):
         save_part(config.output, number, found[number], result)
         done[number] = result
-        progress.advance(len(result.sample))
+        progress.advance_or_stop(len(result.sample))
     table, images = build_table(config, recognizer, [done[i] for i in sorted(done)])
     entries = [tables.write_identities(config.output, table)]
     if config.similarities:

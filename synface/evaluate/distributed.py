@@ -111,7 +111,7 @@ def render_all(jobs: Sequence[RenderJob], size: int, per_task: int, label: str) 
     results = _in_order(
         [lambda part=part: _render_task.remote(part, size) for part in parts],
         2 * _cpus(),
-        lambda result: progress.advance(sum(len(rows) for rows in result)),
+        lambda result: progress.advance_or_stop(sum(len(rows) for rows in result)),
     )
     for result in results:
         yield from result
@@ -144,7 +144,7 @@ class EmbedPool:
             lambda a=a, actor=actor: actor.embed.remote(encoded[a : a + CHUNK], side, where, a, flip)
             for a, actor in pairs
         ]
-        results = _in_order(calls, 2 * len(self._actors), lambda rows: progress.advance(len(rows)))
+        results = _in_order(calls, 2 * len(self._actors), lambda rows: progress.advance_or_stop(len(rows)))
         return np.concatenate(list(results))
 
     def faces(
@@ -158,7 +158,7 @@ class EmbedPool:
             calls.append(
                 lambda actor=actor, part=part, points=points: actor.faces.remote(folder, names[part], points, flip)
             )
-        yield from _in_order(calls, 2 * len(self._actors), lambda rows: progress.advance(len(rows)))
+        yield from _in_order(calls, 2 * len(self._actors), lambda rows: progress.advance_or_stop(len(rows)))
 
 
 @ray.remote(num_cpus=1, max_retries=3)

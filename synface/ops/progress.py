@@ -4,6 +4,7 @@ import time
 
 from synface.ops import metrics
 from synface.ops.runs import say
+from synface.ops.signals import check_stop
 
 #: what counts as images in the metrics
 IMAGES = ("images", "pictures", "faces")
@@ -42,6 +43,15 @@ class Progress:
         if now - self._last >= self.interval or self.done >= self.total:
             self._last = now
             self._print(now, note)
+
+    def advance_or_stop(self, count: int = 1, note: str = "") -> None:
+        """`advance`, then leave if a stop signal came: for loops that keep nothing between two units of work.
+
+        Raises:
+            StoppedError: see `signals.check_stop`.
+        """
+        self.advance(count, note)
+        check_stop()
 
     def _print(self, now: float, note: str) -> None:
         elapsed = max(now - self._t0, 1e-9)

@@ -164,7 +164,7 @@ def move_baseline(config: PackConfig, near: Gallery | None, begin: Start) -> tup
     """HyperFace's algorithms, and the per-row maximum."""
     progress = Progress("pack", config.passes, "steps", interval=config.how.progress_seconds)
     options: dict[str, Any] = {"gallery": near, "tile": config.numerics.tile}
-    options["on_step"] = lambda step, largest: progress.advance(1, f"max cosine {largest:.4f}")
+    options["on_step"] = lambda step, largest: progress.advance_or_stop(1, f"max cosine {largest:.4f}")
     if config.solver == "algorithm2":
         options |= {"batch": config.batch, "seed": config.seed}
     descend = {"algorithm1": baselines.algorithm1, "algorithm2": baselines.algorithm2, "row_max": baselines.row_max}

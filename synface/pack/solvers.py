@@ -39,7 +39,7 @@ def pack_subset(config: PackConfig, given: Problem, place: Place) -> Outcome:
         config.num_identities,
         ceiling=config.max_cosine,
         passes=config.swap_passes,
-        on_step=progress.advance,
+        on_step=progress.advance_or_stop,
     )
     if len(chosen.index_k) < config.num_identities:
         raise InputError(

@@ -61,6 +61,23 @@ except signals.StoppedError as error:
     assert "SIGTERM: stopping after the unit of work in hand, 20 s at most" in err
 
 
+def test_progress_leaves_where_a_loop_keeps_nothing_between_two_units():
+    """As embedding, evaluation and the pool's subset do: long before they would be interrupted."""
+    child = start("""
+from synface.ops.progress import Progress
+progress = Progress("embed", 1000, "images")
+try:
+    with signals.stoppable(grace=60):
+        ready()
+        for _ in range(1000):
+            time.sleep(0.05); progress.advance_or_stop(1)
+except signals.StoppedError:
+    print(0 < progress.done < 1000)
+""")
+    child.send_signal(signal.SIGTERM)
+    assert end(child)[0] == "True\n" and child.returncode == 0
+
+
 def test_nothing_is_requested_without_a_signal():
     child = start("signals.listen(); ready(); signals.check_stop(); print(signals.stop_requested())")
     assert end(child)[0] == "False\n"
