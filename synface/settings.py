@@ -70,6 +70,21 @@ class How(Settings):
     """Fields that decide only speed (never hashed): actors, concurrency, retries, intervals."""
 
 
+#: a value of Ray's label selectors: ``x``, ``!x``, ``in(x, y)``, ``!in(x, y)``
+_LABEL = r"[A-Za-z0-9](?:[A-Za-z0-9_.-]{0,61}[A-Za-z0-9])?"
+LabelValue = Annotated[str, Field(pattern=rf"^!?(?:{_LABEL}|in\({_LABEL}(?:, ?{_LABEL})*\))$")]
+
+
+class PlacedHow(How):
+    """How of a stage whose work may be held to some nodes of a cluster."""
+
+    labels: dict[str, LabelValue] = Field(
+        default={},
+        description="labels that a node must have for this work: {pool: gpu, market: '!spot'}; values as Ray's label "
+        "selectors take them: x, !x, in(x, y), !in(x, y)",
+    )
+
+
 class StageConfig(Settings):
     """Base of a verb's configuration. Subclasses set ``verb`` and may raise ``algorithm_version``.
 

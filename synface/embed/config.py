@@ -4,7 +4,7 @@ from typing import ClassVar, Literal
 
 from pydantic import Field, model_validator
 
-from synface.settings import How, InputUri, MeasuredRate, Numerics, StageConfig
+from synface.settings import InputUri, MeasuredRate, Numerics, PlacedHow, StageConfig
 
 
 class EmbedNumerics(Numerics):
@@ -15,7 +15,7 @@ class EmbedNumerics(Numerics):
     device: Literal["cpu", "cuda"] = "cpu"
 
 
-class EmbedHow(How):
+class EmbedHow(PlacedHow):
     """What decides only speed."""
 
     actors: int | None = Field(default=None, ge=1, description="default: as many as there are CPUs or GPUs for")

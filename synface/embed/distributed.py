@@ -1,5 +1,6 @@
 """Embedding on Ray actors: the only file of this stage that imports Ray."""
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -66,12 +67,12 @@ def embed_parts(config: EmbedConfig, weights: str, parts: dict[int, Part]) -> It
     cluster.connect()
     numerics, how = config.numerics, config.how
     gpu = numerics.device == "cuda"
-    have = ray.cluster_resources()
-    cpus = min(float(numerics.threads), have.get("CPU", 1.0))
+    cpus = min(float(numerics.threads), demand.amount("CPU", how.labels) or math.inf)
     bundle = {"GPU": how.gpus_per_actor} if gpu else {"CPU": cpus}
-    count = demand.pool("embed: one actor", bundle, how.actors, len(parts))
+    count = demand.pool("embed: one actor", bundle, how.actors, len(parts), how.labels)
     options: dict = {"num_gpus": how.gpus_per_actor, "num_cpus": 0} if gpu else {"num_cpus": cpus}
-    actor_class = ray.remote(EmbedWorker).options(max_restarts=how.restarts, max_task_retries=how.restarts, **options)
+    options |= {"max_restarts": how.restarts, "max_task_retries": how.restarts, "label_selector": how.labels or None}
+    actor_class = ray.remote(EmbedWorker).options(**options)
     actors = [
         actor_class.remote(
             weights, numerics.device, numerics.threads, numerics.micro_batch, config.flip, config.images_per_identity

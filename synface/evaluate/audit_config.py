@@ -5,10 +5,10 @@ from typing import ClassVar
 from pydantic import Field, model_validator
 
 from synface.evaluate.config import EvaluateNumerics
-from synface.settings import How, InputUri, MeasuredRate, StageConfig
+from synface.settings import InputUri, MeasuredRate, PlacedHow, StageConfig
 
 
-class AuditHow(How):
+class AuditHow(PlacedHow):
     """What decides only the speed of an audit."""
 
     actors: int | None = Field(default=None, ge=1, description="embedding actors; default: all CPUs or GPUs")

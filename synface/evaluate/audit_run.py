@@ -75,9 +75,7 @@ def run(config: AuditConfig) -> dict[str, Any]:
         return _result(config, opened.finished.numbers, True, started)
     target = check(config)
     extract = plugins.load("style", config.style) if config.style else None
-    with distributed.EmbedPool(
-        weights.locate(config.weights), config.numerics.model_dump(), config.how.actors
-    ) as pool:
+    with distributed.EmbedPool(weights.locate(config.weights), config.numerics.model_dump(), config.how) as pool:
         data = embed_table(pool, config.images, config.flip, "audit")
         reference = embed_table(pool, config.reference, config.flip, "reference") if config.reference else None
     numbers = statistics(config, data, target)

@@ -5,7 +5,7 @@ from typing import ClassVar, Literal
 from pydantic import Field, field_validator, model_validator
 
 from synface.evaluate import catalog
-from synface.settings import How, InputUri, MeasuredRate, Numerics, StageConfig
+from synface.settings import InputUri, MeasuredRate, Numerics, PlacedHow, StageConfig
 
 
 class EvaluateNumerics(Numerics):
@@ -16,7 +16,7 @@ class EvaluateNumerics(Numerics):
     micro_batch: int = Field(default=64, ge=1, le=4096, description="images a forward pass, padded")
 
 
-class EvaluateHow(How):
+class EvaluateHow(PlacedHow):
     """What decides only the speed of an evaluation."""
 
     actors: int | None = Field(default=None, ge=1, description="embedding actors; default: all CPUs or GPUs")

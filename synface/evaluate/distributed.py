@@ -1,6 +1,7 @@
 """Rendering of benchmarks and embedding of pictures on Ray: the only file of this stage that imports it."""
 
 import itertools
+import math
 from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache
 from typing import Any
@@ -13,6 +14,9 @@ from ray.exceptions import RayTaskError
 from synface.core import scores, sphere
 from synface.core.errors import SynfaceError
 from synface.core.rng import KeyPart
+from synface.evaluate.audit_config import AuditHow
+from synface.evaluate.config import EvaluateHow
+from synface.evaluate.faces_config import FacesHow
 from synface.models import heads
 from synface.models.embedding import Embedder
 from synface.ops import cluster, demand
@@ -120,13 +124,15 @@ def render_all(jobs: Sequence[RenderJob], size: int, per_task: int, label: str) 
 class EmbedPool:
     """Actors that embed; use as a context manager, so that they end with the work."""
 
-    def __init__(self, weights: str, numerics: dict[str, Any], actors: int | None):
+    def __init__(self, weights: str, numerics: dict[str, Any], how: EvaluateHow | AuditHow | FacesHow):
         cluster.connect()
-        gpu, threads = numerics["device"] == "cuda", numerics["threads"]
-        options = {"num_gpus": 1, "num_cpus": 0} if gpu else {"num_cpus": min(threads, _cpus())}
-        bundle = {"GPU": options.get("num_gpus", 0), "CPU": options["num_cpus"]}
-        count = demand.pool("evaluate: one embedding actor", bundle, actors)
-        self._actors = [_EmbedActor.options(**options).remote(weights, **numerics) for _ in range(count)]
+        if numerics["device"] == "cuda":
+            bundle = {"GPU": 1.0, "CPU": 0.0}
+        else:
+            bundle = {"GPU": 0.0, "CPU": min(numerics["threads"], demand.amount("CPU", how.labels) or math.inf)}
+        count = demand.pool("evaluate: one embedding actor", bundle, how.actors, labels=how.labels)
+        actor = _EmbedActor.options(num_gpus=bundle["GPU"], num_cpus=bundle["CPU"], label_selector=how.labels or None)
+        self._actors = [actor.remote(weights, **numerics) for _ in range(count)]
 
     def __enter__(self) -> "EmbedPool":
         return self

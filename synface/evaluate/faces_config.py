@@ -5,13 +5,13 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import Field
 
 from synface.evaluate.config import EvaluateNumerics
-from synface.settings import How, InputUri, MeasuredRate, StageConfig
+from synface.settings import InputUri, MeasuredRate, PlacedHow, StageConfig
 
 Rate = Annotated[float, Field(gt=0, lt=1)]
 Rank = Annotated[int, Field(ge=1)]
 
 
-class FacesHow(How):
+class FacesHow(PlacedHow):
     """What decides only the speed of an evaluation."""
 
     actors: int | None = Field(default=None, ge=1, description="embedding actors; default: all CPUs or GPUs")

@@ -88,9 +88,7 @@ def embed(config: EvaluateIjbConfig, faces: ijb.Faces, dim: int) -> TemplateSums
     sums = TemplateSums(faces.template_n, faces.media_n, dim)
     progress = Progress("embed faces", len(faces.names), "faces")
     first = 0
-    with distributed.EmbedPool(
-        weights.locate(config.weights), config.numerics.model_dump(), config.how.actors
-    ) as pool:
+    with distributed.EmbedPool(weights.locate(config.weights), config.numerics.model_dump(), config.how) as pool:
         for feature in pool.faces(config.faces, faces.names, faces.landmark_n52, config.flip, progress):
             face_folder.check_embeddings(feature, config.weights, f"{config.faces} from {faces.names[first]} on")
             part = slice(first, first + len(feature))

@@ -175,7 +175,7 @@ def _embeddings(
         say(f"evaluate: {benchmark.name}: {len(found)} embeddings are kept in {kept}")
         return found
     progress = Progress(f"embed {benchmark.name}", len(benchmark.encoded), "pictures")
-    with distributed.EmbedPool(weights.locate(config.weights), numerics, config.how.actors) as pool:
+    with distributed.EmbedPool(weights.locate(config.weights), numerics, config.how) as pool:
         made = pool.embed(benchmark.encoded, benchmark.side, benchmark.where, progress)
     face_folder.check_embeddings(made, config.weights, benchmark.where)
     embedding_cache.keep(kept, key, made, config.how.embeddings_gb)

@@ -78,9 +78,7 @@ def run(config: EvaluateTinyfaceConfig) -> dict[str, Any]:
     if opened.finished is not None:
         return face_folder.result(config, opened.finished.numbers, started, cached=True)
     progress = Progress("embed faces", len(names), "faces")
-    with distributed.EmbedPool(
-        weights.locate(config.weights), config.numerics.model_dump(), config.how.actors
-    ) as pool:
+    with distributed.EmbedPool(weights.locate(config.weights), config.numerics.model_dump(), config.how) as pool:
         feature = np.concatenate(list(pool.faces(config.faces, names, None, config.flip, progress)))
     face_folder.check_embeddings(feature, config.weights, config.faces)
     unit = scores.unit_rows(feature).astype(np.float32)

@@ -51,7 +51,7 @@ def embed_config(config: CalibrateConfig | ClosedLoopConfig, images: str, output
     """The scorer's embeddings of generated images."""
     numerics = {"threads": config.numerics.threads_per_actor, "device": config.numerics.device}
     fields = {"images": images, "weights": config.scorer, "output": output, "numerics": numerics}
-    return build(EmbedConfig, fields)
+    return build(EmbedConfig, fields | {"how": {"labels": config.how.labels}})
 
 
 def estimate(

@@ -7,7 +7,7 @@ from pydantic import Field, model_validator
 from synface.generate.arc2face_config import Arc2faceOptions
 from synface.generate.scoring_config import Scoring
 from synface.generate.variation_config import DcfaceOptions, DiffusionOptions, Variation
-from synface.settings import How, InputUri, MeasuredRate, Numerics, Settings, StageConfig
+from synface.settings import InputUri, MeasuredRate, Numerics, PlacedHow, Settings, StageConfig
 
 
 class HeadsOptions(Settings):
@@ -55,7 +55,7 @@ class GenerateNumerics(Numerics):
     device: Literal["cpu", "cuda"] = "cpu"
 
 
-class GenerateHow(How):
+class GenerateHow(PlacedHow):
     """What decides only the speed of generation."""
 
     min_actors: int = Field(default=1, ge=1, description="the actor pool shrinks to this")

@@ -225,7 +225,7 @@ def _stream(
 ) -> Iterator[dict[str, Any]]:
     """What was written, shard by shard, as it is finished."""
     how = config.how
-    smallest, largest = pool_size(config, len(todo), demand.nodes(), demand.autoscaled())
+    smallest, largest = pool_size(config, len(todo), demand.nodes(how.labels), demand.autoscaled())
     actor, writer = bundles(config)
     requests = [_request(shard, identities) for shard in todo]
     # one copy a node, which its actors share; in a list, or Ray would look for a whole argument to fetch
@@ -248,11 +248,12 @@ def _stream(
             num_gpus=actor["GPU"] or None,
             max_restarts=how.restarts,
             max_task_retries=how.restarts,
+            label_selector=how.labels or None,
         )
     write = functools.partial(write_row, output=config.output, versions=versions)
     # bounded, or Ray starts a process for every shard that waits
     writers = TaskPoolStrategy(size=how.writers or math.ceil(largest / ACTORS_PER_WRITER))
-    stream = stream.map(write, compute=writers, num_cpus=writer["CPU"])
+    stream = stream.map(write, compute=writers, num_cpus=writer["CPU"], label_selector=how.labels or None)
     yield from stream.iter_rows()
 
 
@@ -265,7 +266,8 @@ def bundles(config: GenerateConfig) -> tuple[dict[str, float], dict[str, float]]
 def check_room(config: GenerateConfig) -> None:
     """InputError where the smallest pool beside one writer never fits on the cluster: it would wait for ever."""
     actor, writer = bundles(config)
-    demand.check_demand("generate: how.min_actors and a writer", [actor] * config.how.min_actors + [writer])
+    smallest = [actor] * config.how.min_actors + [writer]
+    demand.check_demand("generate: how.min_actors and a writer", smallest, labels=config.how.labels)
 
 
 def pool_size(config: GenerateConfig, shards: int, nodes: list[demand.Resources], autoscaled: bool) -> tuple[int, int]:

@@ -25,10 +25,14 @@ PATIENCE_SECONDS = 30.0
 MEMORIES = ("memory", "object_store_memory")
 
 Resources = Mapping[str, float]
+#: label of a node -> what it must be: x, !x, in(x, y), !in(x, y), as Ray's label selectors
+Labels = Mapping[str, str]
 Kind = tuple[tuple[str, float], ...]
 
 
-def check_demand(what: str, bundles: Iterable[Resources], patience: float = PATIENCE_SECONDS) -> None:
+def check_demand(
+    what: str, bundles: Iterable[Resources], patience: float = PATIENCE_SECONDS, labels: Labels | None = None
+) -> None:
     """Refuse a demand that the connected cluster cannot satisfy, however long it waits.
 
     Standing nodes count whole, not what is free on them now: work of others ends. Where nodes would have to be
@@ -38,29 +42,33 @@ def check_demand(what: str, bundles: Iterable[Resources], patience: float = PATI
         what: whose demand, for the message: ``generate: actor pool``.
         bundles: one mapping of resource to amount per actor, worker or placement-group bundle.
         patience: seconds to wait for nodes that are still joining, or for the autoscaler's answer.
+        labels: that every node of the demand must have.
 
     Raises:
         InputError: impossible; names the demand, what is short and what the cluster has.
     """
     wanted = [dict(kind) for kind in map(_kind, bundles) if kind]
     started = time.monotonic()
-    if not shortfall(wanted, nodes()):
+    if not shortfall(wanted, nodes(labels)):
         return
-    probe = placement_group(wanted, strategy="PACK")
+    selectors = [dict(labels)] * len(wanted) if labels else None
+    probe = placement_group(wanted, strategy="PACK", bundle_label_selector=selectors)  # type: ignore[arg-type]
     try:
         asked_at = _cluster_status().cluster_resource_state.cluster_resource_state_version
-        while missing := shortfall(wanted, nodes()):
+        while missing := shortfall(wanted, nodes(labels)):
             if _autoscaler_accepts(probe, asked_at):
                 return
             waited = time.monotonic() - started
             if waited >= patience:
-                raise InputError(_refusal(what, wanted, missing, nodes(), waited))
+                raise InputError(_refusal(what, wanted, missing, waited, labels))
             time.sleep(min(0.5, patience - waited))
     finally:
         remove_placement_group(probe)
 
 
-def pool(what: str, bundle: Resources, actors: int | None, work: int | None = None) -> int:
+def pool(
+    what: str, bundle: Resources, actors: int | None, work: int | None = None, labels: Labels | None = None
+) -> int:
     """How many equal actors to start, at least one.
 
     An actor that waits for a place keeps the work that it was given: so no more than there are places, but under an
@@ -71,21 +79,41 @@ def pool(what: str, bundle: Resources, actors: int | None, work: int | None = No
         bundle: of one actor.
         actors: asked for; None: as many as there are places.
         work: pieces; more actors would have nothing to do.
+        labels: as in `check_demand`.
 
     Raises:
         InputError: not even one can ever be had.
     """
-    check_demand(what, [bundle])
-    room = places(bundle, nodes())
+    check_demand(what, [bundle], labels=labels)
+    room = places(bundle, nodes(labels))
     count = actors or room
     if not autoscaled():
         count = min(count, room)
     return int(max(1, min(count, math.inf if work is None else work)))
 
 
-def nodes() -> list[Resources]:
-    """The resources of every living node of the connected cluster."""
-    return [n["Resources"] for n in ray.nodes() if n["Alive"]]
+def nodes(labels: Labels | None = None) -> list[Resources]:
+    """The resources of every living node of the connected cluster that has these labels."""
+    return [n["Resources"] for n in ray.nodes() if n["Alive"] and has_labels(n["Labels"], labels or {})]
+
+
+def amount(name: str, labels: Labels | None = None) -> float:
+    """How much of a resource all those nodes have."""
+    return sum(node.get(name, 0.0) for node in nodes(labels))
+
+
+def has_labels(own: Mapping[str, str], wanted: Labels) -> bool:
+    """Whether a node with labels `own` is one of those that `wanted` selects.
+
+    As in Ray: a label that a node does not have is not equal to any value.
+    """
+
+    def selected(name: str, condition: str) -> bool:
+        value = condition.removeprefix("!")
+        values = value[3:-1].split(",") if value.startswith("in(") else [value]
+        return (own.get(name) in [v.strip() for v in values]) != condition.startswith("!")
+
+    return all(selected(name, condition) for name, condition in wanted.items())
 
 
 def autoscaled() -> bool:
@@ -156,11 +184,13 @@ def _kind(bundle: Resources) -> Kind:
     return tuple(sorted((name, float(amount)) for name, amount in bundle.items() if amount > 0))
 
 
-def _refusal(what: str, bundles: Sequence[Resources], missing: list[str], have: list[Resources], waited: float) -> str:
+def _refusal(what: str, bundles: Sequence[Resources], missing: list[str], waited: float, labels: Labels | None) -> str:
+    held = f" on nodes with how.labels {dict(labels)}" if labels else ""
+    of_them = f", {len(nodes(labels))} of them with these labels" if labels else ""
     return (
-        f"{what}: the cluster cannot satisfy {_counted(bundles)} ({'; '.join(missing)}), and its autoscaler, if it "
-        f"has one, starts no node for it (waited {waited:.0f} s). Its nodes: {_counted(have) or 'none'}. Ask for "
-        "less, or add a node type or raise max_workers in cluster.yaml"
+        f"{what}: the cluster cannot satisfy {_counted(bundles)}{held} ({'; '.join(missing)}), and its autoscaler, if "
+        f"it has one, starts no node for it (waited {waited:.0f} s). Its nodes: {_counted(nodes()) or 'none'}{of_them}"
+        ". Ask for less, or add a node type or raise max_workers in cluster.yaml"
     )
 
 

@@ -4,7 +4,7 @@ from typing import ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
-from synface.settings import How, InputUri, MeasuredRate, Numerics, StageConfig
+from synface.settings import InputUri, MeasuredRate, Numerics, PlacedHow, StageConfig
 
 SolverName = Literal["lse", "subset", "code", "algorithm1", "algorithm2", "row_max"]
 InitialName = Literal["auto", "random", "gallery", "code"]
@@ -36,7 +36,7 @@ class PackNumerics(Numerics):
     device: Literal["cpu", "cuda"] = Field(default="cpu", description="where lse computes; cuda: one GPU a worker")
 
 
-class PackHow(How):
+class PackHow(PlacedHow):
     """What decides only speed or talk."""
 
     progress_seconds: float = Field(default=5.0, gt=0, description="seconds between lines of progress")

@@ -6,6 +6,7 @@ lost with it, and its peers fail at their next exchange: all are then replaced a
 checkpoint (`drive.drive`), which costs a few seconds and at most the passes since.
 """
 
+import math
 import os
 import socket
 import time
@@ -115,8 +116,12 @@ class RayCrew:
         self.config, self.rows = config, rows
         self.task = ray.put(task)  # one copy per node, not per worker
         bundle = bundle_of(config)
-        demand.check_demand(f"pack: how.workers = {self.workers}", [bundle] * self.workers)
-        self.group: PlacementGroup = placement_group([bundle] * self.workers, strategy="PACK")
+        demand.check_demand(f"pack: how.workers = {self.workers}", [bundle] * self.workers, labels=config.how.labels)
+        self.group: PlacementGroup = placement_group(
+            [bundle] * self.workers,
+            strategy="PACK",
+            bundle_label_selector=[config.how.labels] * self.workers if config.how.labels else None,  # type: ignore[arg-type]
+        )
         self.actors: Sequence[Any] = []  # handles of PackWorker
         ray.get(self.group.ready())
 
@@ -191,7 +196,7 @@ def bundle_of(config: PackConfig) -> dict[str, float]:
     threads = float(config.numerics.threads)
     if demand.autoscaled():
         return {"CPU": threads}
-    return {"CPU": min(threads, ray.cluster_resources().get("CPU", 1.0) / config.how.workers)}
+    return {"CPU": min(threads, (demand.amount("CPU", config.how.labels) or math.inf) / config.how.workers)}
 
 
 def busiest(reports: list[Report]) -> Report:

@@ -4,7 +4,7 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
-from synface.settings import How, InputUri, MeasuredRate, Numerics, Settings, StageConfig
+from synface.settings import InputUri, MeasuredRate, Numerics, PlacedHow, Settings, StageConfig
 
 Range = tuple[Annotated[float, Field(ge=0, le=1)], Annotated[float, Field(ge=0, le=1)]]
 
@@ -141,7 +141,7 @@ class RecognizerNumerics(TrainNumerics):
     )
 
 
-class WorkersHow(How):
+class WorkersHow(PlacedHow):
     """Workers, memory and logs of any training; they decide only its speed and what an interruption costs."""
 
     in_process: bool = Field(

@@ -90,7 +90,9 @@ def launch(config: TrainRecognizerConfig | StepsConfig, work: Work, catalog: Cat
     cluster.connect()
     cluster.check_output_reachable(config.output)
     if not config.how.in_process:
-        demand.check_demand("train: worker group", [worker_resources(config)] * config.numerics.num_workers)
+        demand.check_demand(
+            "train: worker group", [worker_resources(config)] * config.numerics.num_workers, labels=config.how.labels
+        )
     folder = uris.join(uris.absolute(config.output), CHECKPOINTS)
     uris.delete_file(uris.join(folder, DIVERGED))
     filesystem, path = uris.resolve(folder)
@@ -142,6 +144,7 @@ def scaling(config: TrainRecognizerConfig | StepsConfig) -> train.ScalingConfig:
         num_workers=numerics.num_workers,
         use_gpu=numerics.device == "cuda",
         resources_per_worker=cast(dict, worker_resources(config)),
+        label_selector=how.labels or None,
     )
 
 
@@ -150,7 +153,7 @@ def worker_resources(config: TrainRecognizerConfig | StepsConfig) -> dict[str, f
     numerics, how = config.numerics, config.how
     threads = float(numerics.threads_per_worker)
     # an autoscaler starts nodes for all that is asked; elsewhere threads may outnumber the CPUs
-    share = math.inf if demand.autoscaled() else ray.cluster_resources().get("CPU", 1.0) / numerics.num_workers
+    share = math.inf if demand.autoscaled() else (demand.amount("CPU", how.labels) or math.inf) / numerics.num_workers
     cpus = how.cpus_per_worker or min(threads, share)
     return {"CPU": cpus} | ({"GPU": how.gpus_per_worker} if numerics.device == "cuda" else {})
 

@@ -8,6 +8,12 @@ import pytest
 import yaml
 from ray.autoscaler._private.util import prepare_config, validate_config
 
+from synface import settings
+from synface.cli import _recipe_as_pipeline, _sections
+from synface.flows import wiring
+from synface.flows.config import PipelineConfig
+from synface.ops import demand
+
 ROOT = Path(__file__).resolve().parents[2]
 TOKEN_FILE = "/home/ray/.ray/auth_token"
 
@@ -141,3 +147,21 @@ def _set(tree, path, value):
     for part in path[:-1]:
         tree = tree[part]
     tree[path[-1]] = value
+
+
+def test_each_stage_of_the_cluster_recipe_finds_its_node_type(config):
+    """Labels select node types that have what the stage asks: GPUs where it computes on them, else none."""
+    data = _recipe_as_pipeline(settings.read_recipe(str(ROOT / "jobs/configs/cluster_gpu.yaml"), _sections()))
+    stages = wiring.steps(settings.build(PipelineConfig, {**data, "output": "s3://bucket/run"}))
+    workers = {n: t for n, t in config["available_node_types"].items() if n != config["head_node_type"]}
+    found = {}
+    for name, stage in stages.items():
+        wanted = getattr(getattr(stage, "how", None), "labels", {})
+        chosen = [n for n, t in workers.items() if demand.has_labels(t["labels"], wanted)]
+        on_gpus = getattr(getattr(stage, "numerics", None), "device", "cpu") == "cuda"
+        assert chosen and (not wanted or all(n.startswith("gpu" if on_gpus else "cpu") for n in chosen)), name
+        found[name] = set(chosen)
+    assert found["pool"] == {"cpu_on_demand"} and found["generate"] == {"gpu_spot", "gpu_on_demand"}
+    assert found["train_recognizer"] == {"gpu_on_demand"}
+    # as many workers as that node type may have nodes, one GPU each
+    assert stages["train_recognizer"].numerics.num_workers <= workers["gpu_on_demand"]["max_workers"]

@@ -23,7 +23,7 @@ def nodes(monkeypatch):
     """A function that says what nodes the cluster has."""
 
     def have(*found):
-        monkeypatch.setattr(demand, "nodes", lambda: list(found))
+        monkeypatch.setattr(demand, "nodes", lambda labels=None: list(found))
         monkeypatch.setattr(demand, "autoscaled", lambda: False)
         monkeypatch.setattr(ray, "cluster_resources", lambda: {"CPU": sum(n.get("CPU", 0) for n in found)})
 

@@ -104,3 +104,30 @@ def test_a_pool_without_a_single_place_is_refused(ray_cluster, monkeypatch):
     monkeypatch.setattr(demand, "check_demand", functools.partial(demand.check_demand, patience=0.5))
     with pytest.raises(InputError, match=r"embed: one actor.*GPU"):
         demand.pool("embed: one actor", {"GPU": 1.0}, None)
+
+
+@pytest.mark.parametrize(
+    ("wanted", "selected"),
+    [
+        ({}, ["a", "b", "c"]),
+        ({"pool": "gpu"}, ["a", "b"]),
+        ({"pool": "!gpu"}, ["c"]),
+        ({"pool": "gpu", "market": "!spot"}, ["b"]),
+        ({"market": "in(spot, on-demand)"}, ["a", "b"]),
+        ({"market": "!in(spot,on-demand)"}, ["c"]),
+    ],
+)
+def test_labels_select_nodes_as_ray_does(wanted, selected):
+    """As Ray's documentation has it: a missing label is not equal to any value."""
+    own = {"a": {"pool": "gpu", "market": "spot"}, "b": {"pool": "gpu", "market": "on-demand"}, "c": {"pool": "cpu"}}
+    assert [name for name in own if demand.has_labels(own[name], wanted)] == selected
+
+
+@pytest.mark.ray
+def test_labels_that_no_node_has_are_refused_with_what_there_is(ray_cluster):
+    with pytest.raises(
+        InputError, match=r"on nodes with how.labels \{'pool': 'gpu'\} .*, 0 of them with these labels"
+    ):
+        demand.check_demand("train: workers", [{"CPU": 1}], patience=0.5, labels={"pool": "gpu"})
+    demand.check_demand("train: workers", [{"CPU": 1}], patience=0, labels={"pool": "!gpu"})
+    assert demand.amount("CPU", {"pool": "gpu"}) == 0 and demand.amount("CPU", {"pool": "!gpu"}) == 4
