@@ -32,7 +32,10 @@ def plan(config: SweepConfig) -> dict[str, Any]:
     return {
         "points": config.num_samples or len(points(config)),
         "seeds": config.seeds,
-        "trials": [{"trial": t.index, "seed": t.seed, "values": t.values} for t in found],
+        "trials": [
+            {"trial": t.index, "seed": t.seed, **({"name": t.name} if t.name else {}), "values": t.values}
+            for t in found
+        ],
         "stages": _counts(found),
         "metric": config.metric,
         "estimate": estimates.estimate({f"{name} {n}": s for n, (name, s) in enumerate(distinct(found))})["total"],
@@ -196,6 +199,8 @@ def _commit(config: SweepConfig, asked: SweepConfig, opened: artifact.Opened, ro
         "failed": states.count(FAILED) + states.count(MISSING),
         "metric": config.metric,
         "paths": config.paths,
+        "crossed": list(config.space),
+        "real": next((t.point for t in found if config.real is not None and t.name == config.real), None),
         "best": sweep_outcome.shown(sweep_outcome.best(summaries)),
         "early_ranks": sweep_outcome.early_ranks(rows, config.metric),
         "stages": _counts(found),

@@ -12,6 +12,9 @@ OWN = {"train_recognizer.seed": "seeds", "evaluate.benchmarks": "select_on and t
 GRIDS = ("grid", "linspace")
 DRAWS = ("uniform", "loguniform", "randint", "choice")
 TRACKERS = ("tensorboard", "mlflow", "wandb")
+#: in a point given one by one: what tables and figures call it
+NAME = "name"
+NAME_LENGTH = 60
 
 
 class Dimension(Settings):
@@ -80,8 +83,8 @@ class SweepHow(How):
 class SweepConfig(StageConfig):
     """Trials of one recipe over a search space, each trained with several seeds; the best one is tested at the end.
 
-    A point sets dotted paths of the recipe (`generate.variation.m`, or a whole section: `pack: null`). Points are the
-    product of `points` with the grids of `space`, or `num_samples` draws.
+    A point sets dotted paths of the recipe (`generate.variation.m`, or a whole section: `pack: null`), and may have a
+    `name`. Points are the product of `points` with the grids of `space`, or `num_samples` draws.
     """
 
     verb: ClassVar[str] = "sweep"
@@ -90,6 +93,9 @@ class SweepConfig(StageConfig):
     recipe: dict[str, Any] = Field(default={}, description="sections of a recipe, as the pipeline's")
     space: dict[str, Dimension] = Field(default={}, description="dotted path -> list, or a mapping: see docs")
     points: list[dict[str, Any]] = Field(default=[], description="points given one by one: dotted path -> value")
+    real: str | None = Field(
+        default=None, description="name of the point that is trained on real data: the others' gap to it is reported"
+    )
     seeds: list[int] = Field(default=[0], min_length=1, description="seeds of the recognizer's training")
     search: Literal["grid", "random", "optuna"] = "grid"
     num_samples: int | None = Field(default=None, ge=1, le=100_000, description="points of random and optuna")
@@ -118,6 +124,7 @@ class SweepConfig(StageConfig):
             raise ValueError("give base (a recipe file) or recipe (its sections)")
         if not self.space and not self.points:
             raise ValueError("nothing to sweep: give space (path: values) or points")
+        self._check_names()
         for path in self.paths:
             if path in OWN:
                 raise ValueError(f"space {path}: this is {OWN[path]} of the sweep")
@@ -144,10 +151,23 @@ class SweepConfig(StageConfig):
             raise ValueError(f"test_on {sorted(both)}: chosen on the same; a test must not have taken part")
         return self
 
+    def _check_names(self) -> None:
+        """ValueError for names that would not tell points apart."""
+        names = [point[NAME] for point in self.points if NAME in point]
+        for name in names:
+            if not isinstance(name, str) or not 0 < len(name) <= NAME_LENGTH or names.count(name) > 1:
+                raise ValueError(f"points: name {name!r}: a text of 1 to {NAME_LENGTH} letters, another at each point")
+        if names and len(names) < len(self.points):
+            raise ValueError(f"points: {len(names)} of {len(self.points)} have a name; name all or none")
+        if self.real is not None and (self.real not in names or self.space):
+            known = "points crossed with a space have none of their own" if self.space else ", ".join(names) or "none"
+            raise ValueError(f"real {self.real!r}: the name of one of the points; known: {known}")
+
     @property
     def paths(self) -> list[str]:
         """Every path that some point sets, in order."""
-        return list(dict.fromkeys([*(path for point in self.points for path in point), *self.space]))
+        given = (path for point in self.points for path in point if path != NAME)
+        return list(dict.fromkeys([*given, *self.space]))
 
     @property
     def touches_similarity(self) -> bool:

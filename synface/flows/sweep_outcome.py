@@ -23,7 +23,7 @@ from synface.store import uri as uris
 TRIALS_FILE = "data/trials.parquet"
 POINTS_FILE = "data/points.parquet"
 COSTS_FILE = "trials.csv"
-SECONDS_FILE = "_synface/result-sweep-stage.json"
+COST_FILE = "_synface/result-sweep-stage.json"
 SIMILARITY_COLUMNS = ("m", "similarity_target", "similarity_inquiry", "similarity_other")
 SIMILARITIES = ("asked", "realised", "realised_std", "nearer_to_another")
 #: rows of an images table that are enough for its mean similarity
@@ -122,13 +122,14 @@ def similarity_numbers(table: pa.Table) -> dict[str, float]:
 
 
 def trials_table(rows: Sequence[Row], paths: Sequence[str], metric: str) -> pa.Table:
-    """One row a trial: trial, point, the point's values, seed, epochs, state, metric, every accuracy, error."""
+    """One row a trial: trial, point, its name and values, seed, epochs, state, metric, every accuracy, error."""
     names = list(dict.fromkeys(name for r in rows for name in r.accuracy))
     tested = list(dict.fromkeys(name for r in rows for name in r.test))
     epochs = sorted({e for r in rows for e in r.shorter})
     columns: dict[str, Any] = {
         "trial": pa.array([r.trial.index for r in rows], pa.int32()),
         "point": pa.array([r.trial.point for r in rows], pa.int32()),
+        **_named([r.trial.name for r in rows]),
         **{path: values_column([told(r.trial.values, path) for r in rows]) for path in paths},
         "seed": pa.array([r.trial.seed for r in rows], pa.int64()),
         "epochs": pa.array([r.trial.whole.epochs for r in rows], pa.int32()),
@@ -145,6 +146,11 @@ def trials_table(rows: Sequence[Row], paths: Sequence[str], metric: str) -> pa.T
         "error": [r.error for r in rows],
     }
     return pa.table(columns)
+
+
+def _named(names: Sequence[str]) -> dict[str, Any]:
+    """The column of the points' names, where they have any."""
+    return {"name": list(names)} if any(names) else {}
 
 
 def images_key(trial: Trial) -> str | None:
@@ -170,7 +176,7 @@ def values_column(values: Sequence[Any]) -> pa.Array:
 
 @dataclass(frozen=True)
 class PointSummary:
-    """A point over its seeds; `complete` says that every seed is done."""
+    """A point over its seeds; `complete` says that every seed is done; `name` is empty where it has none."""
 
     point: int
     values: Point
@@ -178,6 +184,7 @@ class PointSummary:
     accuracy: Mapping[str, Summary]
     test: Mapping[str, Summary]
     complete: bool
+    name: str = ""
 
 
 def point_summaries(rows: Iterable[Row], metric: str) -> list[PointSummary]:
@@ -190,8 +197,8 @@ def point_summaries(rows: Iterable[Row], metric: str) -> list[PointSummary]:
         done = [r for r in group if r.state == DONE]
         if done:
             accuracy, test = _summaries([r.accuracy for r in done]), _summaries([r.test for r in done if r.test])
-            values = done[0].trial.values
-            found.append(PointSummary(number, values, accuracy[metric], accuracy, test, len(done) == len(group)))
+            first, complete = done[0].trial, len(done) == len(group)
+            found.append(PointSummary(number, first.values, accuracy[metric], accuracy, test, complete, first.name))
     return found
 
 
@@ -209,6 +216,7 @@ def points_table(summaries: Sequence[PointSummary], paths: Sequence[str]) -> pa.
     """One row a point: its values, and n, mean, std, low, high of the metric and of every accuracy."""
     columns: dict[str, Any] = {
         "point": pa.array([s.point for s in summaries], pa.int32()),
+        **_named([s.name for s in summaries]),
         **{path: values_column([told(s.values, path) for s in summaries]) for path in paths},
     }
     parts = {
@@ -246,33 +254,40 @@ def early_ranks(rows: Sequence[Row], metric: str) -> dict[str, dict[str, Any]]:
     return found
 
 
-def note_seconds(stage: StageConfig, result: Mapping[str, Any]) -> None:
-    """Keep how long a stage took, beside its output; what was there already keeps its note."""
-    if not result.get("cached") and "seconds" in result:
-        text = json.dumps({"verb": stage.verb, "seconds": result["seconds"]}) + "\n"
-        uris.write_bytes(uris.join(stage.output, SECONDS_FILE), text.encode())
+def note_cost(stage: StageConfig, result: Mapping[str, Any], gpus: float) -> None:
+    """Keep how long a stage took, and on how many GPUs, beside its output."""
+    text = json.dumps({"verb": stage.verb, "seconds": result["seconds"], "gpus": gpus}) + "\n"
+    uris.write_bytes(uris.join(stage.output, COST_FILE), text.encode())
 
 
-def seconds_of(output: str) -> float | None:
-    """How long a stage's last run took; None where nobody noted it."""
-    place = uris.join(output, SECONDS_FILE)
-    return json.loads(uris.read_bytes(place))["seconds"] if uris.exists(place) else None
+def cost_of(output: str) -> tuple[float, float]:
+    """(seconds, GPU seconds) of a stage's last run; zeros where nobody noted them."""
+    place = uris.join(output, COST_FILE)
+    noted = json.loads(uris.read_bytes(place)) if uris.exists(place) else {"seconds": 0.0}
+    return noted["seconds"], noted["seconds"] * noted.get("gpus", 0.0)
 
 
 def costs_csv(rows: Sequence[Row], used: Mapping[str, Mapping[str, int]]) -> bytes:
-    """For people: one line a trial, with the seconds of its own stages and of those that it shares with others."""
+    """For people: one line a trial, with the seconds of its own stages and of those that it shares with others.
+
+    A trial's GPU hours hold its share of the shared ones, so that the lines add up to the sweep's.
+    """
     count = {place: n for places in used.values() for place, n in places.items()}
+    known = {place: cost_of(place) for place in count}
     sink = io.StringIO()
     writer = csv.writer(sink, lineterminator="\n")
-    writer.writerow(["trial", "point", "values", "seed", "state", "own_seconds", "shared_seconds", "error"])
+    writer.writerow(
+        ["trial", "point", "values", "seed", "state", "own_seconds", "shared_seconds", "gpu_hours", "error"]
+    )
     for r in rows:
         places = dict.fromkeys(s.output for rung in r.trial.rungs for s in rung.stages.values())
-        spent = {place: seconds_of(place) or 0.0 for place in places}
-        own = sum(v for place, v in spent.items() if count[place] == 1)
-        shared = sum(v for place, v in spent.items() if count[place] > 1)
+        spent = {place: known[place] for place in places}
+        own = sum(s for place, (s, _) in spent.items() if count[place] == 1)
+        shared = sum(s for place, (s, _) in spent.items() if count[place] > 1)
+        gpu_hours = sum(g / count[place] for place, (_, g) in spent.items()) / 3600
         writer.writerow(
             [r.trial.index, r.trial.point, canonical_json(r.trial.values), r.trial.seed, r.state, round(own, 3),
-             round(shared, 3), r.error]
+             round(shared, 3), round(gpu_hours, 4), r.error]
         )  # fmt: skip
     return sink.getvalue().encode()
 
@@ -282,7 +297,8 @@ def shown(summary: PointSummary | None) -> dict[str, Any] | None:
     if summary is None:
         return None
     test = {name: _rounded(value) for name, value in summary.test.items()}
-    return {"point": summary.point, "values": summary.values, **_rounded(summary.metric), "test": test}
+    name = {"name": summary.name} if summary.name else {}
+    return {"point": summary.point, **name, "values": summary.values, **_rounded(summary.metric), "test": test}
 
 
 def _rounded(summary: Summary) -> dict[str, Any]:

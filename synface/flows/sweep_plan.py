@@ -16,7 +16,7 @@ from synface.core import rng
 from synface.core.errors import InputError
 from synface.evaluate import catalog
 from synface.flows.config import PipelineConfig
-from synface.flows.sweep_config import Dimension, SweepConfig
+from synface.flows.sweep_config import NAME, Dimension, SweepConfig
 from synface.flows.wiring import STEPS, steps
 from synface.models import weights
 from synface.models.arc2face.files import HUB
@@ -61,13 +61,14 @@ class Rung:
 
 @dataclass(frozen=True)
 class Trial:
-    """A point with one training seed; `rungs` end with the whole training."""
+    """A point with one training seed; `rungs` end with the whole training; `name` is the point's, or empty."""
 
     index: int
     point: int
     values: Point
     seed: int
     rungs: tuple[Rung, ...]
+    name: str = ""
 
     @property
     def whole(self) -> Rung:
@@ -120,11 +121,16 @@ def points(config: SweepConfig) -> list[Point]:
         ]
     seen: set[str] = set()
     for point in found:
-        name = canonical_json(point)
-        if name in seen and config.search == "grid":
-            raise InputError(f"space: the point {name} stands twice")
-        seen.add(name)
+        text = canonical_json(_values(point))
+        if text in seen and config.search == "grid":
+            raise InputError(f"space: the point {text} stands twice")
+        seen.add(text)
     return [dict(p) for p in {canonical_json(p): p for p in found}.values()]
+
+
+def _values(point: Point) -> Point:
+    """What a point changes, without its name."""
+    return {path: value for path, value in point.items() if path != NAME}
 
 
 def listed(dimension: Dimension) -> list[Any]:
@@ -180,19 +186,20 @@ class Planner:
         self._keys: dict[str, str] = {}
         self._digests: dict[str, str | None] = {}
 
-    def trial(self, index: int, point: int, values: Point, seed: int) -> Trial:
+    def trial(self, index: int, point: int, given: Point, seed: int) -> Trial:
         """One trial, all of its stages built and placed.
 
         Raises:
             InputError: a value that its section refuses; names the point.
         """
+        values = _values(given)
         try:
             whole = self.stages(values, seed, None, self.config.select_on)
         except InputError as error:
             raise InputError(f"point {values}: {error}") from None
         epochs = whole["train_recognizer"].epochs  # type: ignore[attr-defined]
         shorter = [Rung(e, self.stages(values, seed, e, self.config.select_on)) for e in rungs(self.config, epochs)]
-        return Trial(index, point, values, seed, (*shorter, Rung(epochs, whole)))
+        return Trial(index, point, values, seed, (*shorter, Rung(epochs, whole)), given.get(NAME, ""))
 
     def stages(self, values: Point, seed: int, epochs: int | None, benchmarks: tuple[str, ...]) -> Stages:
         """Section -> configuration at its place, for one training and one evaluation."""

@@ -287,11 +287,25 @@ def _make(stages: dict[str, StageConfig], desk: Any, trial: int) -> None:
 
 
 def make(name: str, stage: StageConfig) -> dict[str, Any]:
-    """One stage; how long it took, if it was not there, stands beside its output."""
+    """One stage; what it cost, if it was not there, stands beside its output."""
     try:
         result = importlib.import_module(STEPS[name][2]).run(stage)
     except SynfaceError as error:
         error.args = (f"section {name}: {error}",)
         raise
-    sweep_outcome.note_seconds(stage, result)
+    if not result.get("cached") and "seconds" in result:
+        sweep_outcome.note_cost(stage, result, gpus_held(stage))
     return result
+
+
+def gpus_held(stage: StageConfig) -> float:
+    """GPUs that a stage keeps while it works; a pool without a stated size takes what the cluster has."""
+    numerics: Any = getattr(stage, "numerics", None)
+    how: Any = getattr(stage, "how", None)
+    if getattr(numerics, "device", "cpu") != "cuda":
+        return 0.0
+    if stage.verb.startswith("train_"):
+        return numerics.num_workers * how.gpus_per_worker
+    have = sum(node.get("GPU", 0.0) for node in demand.nodes())
+    actors = getattr(how, "max_actors", None) or getattr(how, "actors", None)
+    return min(have, actors * (getattr(how, "gpus_per_actor", 0.0) or 1.0)) if actors else have

@@ -88,10 +88,11 @@ def steps(config: PipelineConfig, place: Place | None = None) -> dict[str, Stage
 def order(config: PipelineConfig) -> list[str]:
     """The sections that a recipe has, in the order of their work.
 
-    With images of its own the generator is trained first, and the images that `generate` makes are drawn by it.
+    With images of its own (`generator_images`, or tables that its section names) the generator is trained first, and
+    the images that `generate` makes are drawn by it.
     """
     present = [name for name in STEPS if getattr(config, name) is not None]
-    if "generator_images" not in present:
+    if "generator_images" not in present and not (config.train_generator or {}).get("images"):
         return present
     drawn = [name for name in DRAWN if name in present]
     rest = [name for name in present if name not in DRAWN]

@@ -36,6 +36,10 @@ class ReportConfig(StageConfig):
     embedder: InputUri | None = Field(
         default=None, description="recognizer in whose space t-SNE lays out samples of a sweep's points"
     )
+    beside: list[NamedInput] = Field(
+        default=[],
+        description="images of a sweep's identities by other generators, beside its points: [{name, uri}, ...]",
+    )
     recognizers: list[NamedInput] = Field(default=[], description="further recognizers: [{name, uri}, ...]")
     evaluations: list[NamedInput] = Field(default=[], description="further evaluations: [{name, uri}, ...]")
     grid_identities: int = Field(default=10, ge=1, le=100, description="rows of the sample grid")
@@ -49,7 +53,9 @@ class ReportConfig(StageConfig):
             raise ValueError("similarities: give images too, the table that they were measured on")
         if self.embedder is not None and self.sweep is None:
             raise ValueError("embedder: lays out samples of a sweep's points; give sweep too")
-        for field in ("recognizers", "evaluations", "audits"):
+        if self.beside and self.sweep is None:
+            raise ValueError("beside: images that stand beside the points of a sweep; give sweep too")
+        for field in ("recognizers", "evaluations", "audits", "beside"):
             names = [item.name for item in getattr(self, field)]
             if len(set(names)) != len(names):
                 raise ValueError(f"{field}: names must differ, got {', '.join(names)}")

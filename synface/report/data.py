@@ -1,5 +1,7 @@
 """What a report shows, read from the artifacts of a run. No drawing."""
 
+import csv
+import io
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -13,7 +15,9 @@ from synface.core.ranks import part_statistics, rank_groups
 from synface.core.rng import permutation
 from synface.core.sphere import nearest_cosine
 from synface.evaluate.audit import similarity_statistics
-from synface.report.config import ReportConfig
+from synface.report.config import NamedInput, ReportConfig
+from synface.report.grid import Grid, read_grid
+from synface.report.samples import Samples, read_samples
 from synface.report.space import Space, lay_out
 from synface.store import artifact, schemas, tables
 from synface.store import uri as uris
@@ -31,6 +35,7 @@ ROC_FILE = "data/roc.parquet"
 WEIGHTS_FILE = "config.json"
 TRIALS_FILE = "data/trials.parquet"
 POINTS_FILE = "data/points.parquet"
+COSTS_FILE = "trials.csv"
 
 MAGIC = {b"\xff\xd8": "image/jpeg", b"\x89P": "image/png", b"RI": "image/webp"}
 
@@ -41,14 +46,6 @@ class Packing:
 
     nearest_n: np.ndarray
     unpacked_n: np.ndarray | None
-    numbers: Mapping[str, Any]
-
-
-@dataclass(frozen=True)
-class Grid:
-    """Rows of encoded images, one identity a row."""
-
-    rows: tuple[tuple[str, tuple[bytes, ...]], ...]
     numbers: Mapping[str, Any]
 
 
@@ -74,16 +71,17 @@ class Evaluation:
 class Sweep:
     """Rows of a sweep's tables, one a trial and one a point, its numbers, and samples.
 
-    `samples` holds an encoded image of some identities at every point: identity -> point -> bytes. `similarity` holds
-    `audit.similarity_statistics` of the points whose images were scored; `space` their layout, if it was asked.
+    `similarity` holds `audit.similarity_statistics` of the columns of `samples` whose images were scored; `space`
+    their layout, if it was asked; `costs` the lines of the table of costs by trial, where it stands.
     """
 
     trials: tuple[Mapping[str, Any], ...]
     points: tuple[Mapping[str, Any], ...]
     numbers: Mapping[str, Any]
-    samples: Mapping[str, Mapping[int, bytes]]
+    samples: Samples = field(default_factory=Samples)
     similarity: Mapping[int, Mapping[str, Any]] = field(default_factory=dict)
     space: Space | None = None
+    costs: Mapping[int, Mapping[str, str]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -142,7 +140,9 @@ def read(config: ReportConfig) -> Run:
         trainings={name: read_training(uri) for name, uri in recognizers.items()},
         evaluations={name: read_evaluation(uri) for name, uri in evaluations.items()},
         sources=tuple(_sources(config, recognizers, evaluations)),
-        sweep=read_sweep(config.sweep, config.grid_identities, config.embedder) if config.sweep else None,
+        sweep=read_sweep(config.sweep, config.grid_identities, config.embedder, config.beside)
+        if config.sweep
+        else None,
         similarity=_similarities(config),
         groups=read_groups(config) if config.similarities else None,
     )
@@ -151,6 +151,7 @@ def read(config: ReportConfig) -> Run:
 def _sources(config: ReportConfig, recognizers: dict[str, str], evaluations: dict[str, str]) -> list[Source]:
     roles = [("pool", config.pool), ("identities", config.pack), ("images", config.images), ("sweep", config.sweep)]
     roles += [("similarities", config.similarities), *((f"audit ({a.name})", a.uri) for a in config.audits)]
+    roles += [(f"images ({item.name})", item.uri) for item in config.beside]
     roles += [(f"recognizer ({name})" if name != "this run" else "recognizer", u) for name, u in recognizers.items()]
     roles += [(f"evaluation ({name})" if name != "this run" else "evaluation", u) for name, u in evaluations.items()]
     return [Source(role, uri, artifact.require(uri)) for role, uri in roles if uri]
@@ -174,29 +175,6 @@ def _sampled(x_nd: np.ndarray, count: int) -> np.ndarray:
     """`count` rows at most `SAMPLE`, drawn by a fixed key; all rows where that many are asked."""
     count = min(count, SAMPLE)
     return x_nd if count == len(x_nd) else x_nd[permutation(len(x_nd), "report", "unpacked")[:count]]
-
-
-def read_grid(uri: str, identities: int, images: int) -> Grid:
-    """The first images of the first identities, shard after shard until there are enough."""
-    rows: dict[str, list[bytes]] = {}
-    for table in tables.iter_images(uri, ["identity_id", "image"]):
-        _collect(table, rows, identities, images)
-        if len(rows) >= identities and all(len(row) >= images for row in rows.values()):
-            break
-    manifest = artifact.require(uri, "images")
-    if not rows:
-        raise InputError(f"{uri}: the images table has no rows; generate it first")
-    return Grid(tuple((name, tuple(row)) for name, row in rows.items()), manifest.numbers)
-
-
-def _collect(table: pa.Table, rows: dict[str, list[bytes]], identities: int, images: int) -> None:
-    names = table["identity_id"].to_pylist()
-    for index, name in enumerate(names):
-        if name not in rows and len(rows) >= identities:
-            continue
-        row = rows.setdefault(name, [])
-        if len(row) < images:
-            row.append(table["image"][index].as_py()["bytes"])
 
 
 def media_type(data: bytes) -> str:
@@ -288,13 +266,14 @@ def read_groups(config: ReportConfig) -> Groups:
     return Groups(shown, tuple(statistics))
 
 
-def read_sweep(uri: str, identities: int, embedder: str | None = None) -> Sweep:
-    """The tables of a sweep, and the first image of some identities that every point has.
+def read_sweep(uri: str, identities: int, embedder: str | None = None, beside: Sequence[NamedInput] = ()) -> Sweep:
+    """The tables of a sweep, and samples of some identities that every point has.
 
     Args:
         uri: of the sweep.
         identities: rows of the grid of samples.
         embedder: lays out samples of every point; None: none are.
+        beside: images tables whose samples stand beside the points'.
     """
     manifest = artifact.require(uri, "sweep")
     listed = {f.path: f for f in manifest.files}
@@ -307,22 +286,23 @@ def read_sweep(uri: str, identities: int, embedder: str | None = None) -> Sweep:
     store = manifest.numbers["store"]
     store = store if "/" in store else uris.join(uri, store)
     images = {point: uris.join(store, place) for point, place in places.items()}
-    scored = {place: inquiry_similarity(place) for place in set(images.values())}
-    similarity = {point: known for point, place in images.items() if (known := scored[place]) is not None}
+    columns = {**images, **{-1 - number: item.uri for number, item in enumerate(beside)}}
+    scored = {place: inquiry_similarity(place) for place in set(columns.values())}
+    similarity = {column: known for column, place in columns.items() if (known := scored[place]) is not None}
     layout = None
     if embedder is not None and images:
         drawn = {point: read_grid(place, SPACE_IDENTITIES, SPACE_IMAGES).rows for point, place in images.items()}
         layout = lay_out(drawn, embedder)
-    return Sweep(
-        tuple(found[0]), tuple(found[1]), manifest.numbers, _first_images(images, identities), similarity, layout
-    )
+    samples = read_samples(images, beside, identities) if images else Samples()
+    return Sweep(tuple(found[0]), tuple(found[1]), manifest.numbers, samples, similarity, layout, _costs(uri))
 
 
-def _first_images(images: Mapping[int, str], identities: int) -> dict[str, dict[int, bytes]]:
-    """Identity -> point -> its first image, for the first identities that every point's images hold."""
-    read = {uri: dict(read_grid(uri, 2 * identities, 1).rows) for uri in set(images.values())}
-    common = [name for name in next(iter(read.values()), {}) if all(name in rows for rows in read.values())]
-    return {name: {point: read[uri][name][0] for point, uri in images.items()} for name in common[:identities]}
+def _costs(uri: str) -> dict[int, Mapping[str, str]]:
+    """Trial -> its line of costs. They stand beside the tables, unlisted: no result depends on them."""
+    place = uris.join(uri, COSTS_FILE)
+    if not uris.exists(place):
+        return {}
+    return {int(line["trial"]): line for line in csv.DictReader(io.StringIO(uris.read_bytes(place).decode()))}
 
 
 def _by_protocol(table: pa.Table) -> dict[tuple[str, str], pa.Table]:

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
 from PIL import Image
 
 from synface.evaluate.audit import BIN_NAMES
@@ -16,6 +17,8 @@ from synface.report.published import SIMILARITY, SIMILARITY_GROUPS
 from synface.report.space import Space
 from synface.store import artifact
 
+#: inches between the frames around a column, and from it
+FRAME = 0.035
 #: letters of a name in a legend
 NAME_LENGTH = 48
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
@@ -91,7 +94,7 @@ def group_grid(data: Groups) -> Figure:
         name: {i: parts[group][k][2] for i, (group, k) in enumerate(columns)} for name, parts in data.rows.items()
     }
     labels = {i: f"group {group}" if k == 0 else "" for i, (group, k) in enumerate(columns)}
-    return image_grid(samples, labels, None)
+    return image_grid(samples, labels, {})
 
 
 def space(data: Space, points: Sequence[Mapping[str, Any]], labels: Mapping[int, str], path: str) -> Section:
@@ -157,13 +160,15 @@ def scatter(place_n2: np.ndarray, source_n: Sequence[str] | None, m_n: np.ndarra
 
 
 @figures.styled
-def image_grid(samples: Mapping[str, Mapping[int, bytes]], labels: Mapping[int, str], boxed: int | None) -> Figure:
+def image_grid(
+    samples: Mapping[str, Mapping[int, bytes]], labels: Mapping[int, str], boxes: Mapping[int, Sequence[str]]
+) -> Figure:
     """Images in a grid.
 
     Args:
-        samples: identity -> point -> encoded image.
-        labels: point -> heading of its column, in order.
-        boxed: the point whose column is framed.
+        samples: identity -> column -> encoded image.
+        labels: column -> its heading, in order.
+        boxes: column -> colours of the frames around it, the outer one first.
     """
     columns = [point for point in labels if all(point in row for row in samples.values())]
     side = figures.WIDTH / max(len(columns), 6)
@@ -175,7 +180,21 @@ def image_grid(samples: Mapping[str, Mapping[int, bytes]], labels: Mapping[int, 
             ax.set_xticks([])
             ax.set_yticks([])
             for spine in ax.spines.values():
-                spine.set(visible=point == boxed, color=figures.SERIES[1], linewidth=2)
+                spine.set_visible(False)
     for ax, point in zip(axes[0], columns, strict=True):
         ax.set_title(labels[point], loc="center", fontsize=8.5, fontweight="normal")
+    figure.draw_without_rendering()  # the axes have their places when they are laid out
+    figure.set_layout_engine("none")
+    for point, colours in boxes.items():
+        if point in columns:
+            place = columns.index(point)
+            top, bottom = axes[0, place].get_position(), axes[-1, place].get_position()
+            for depth, colour in enumerate(colours):
+                out = FRAME * (len(colours) - depth)
+                x, y = out / figure.get_figwidth(), out / figure.get_figheight()
+                frame = Rectangle(
+                    (bottom.x0 - x, bottom.y0 - y), bottom.width + 2 * x, top.y1 - bottom.y0 + 2 * y,
+                    transform=figure.transFigure, fill=False, edgecolor=colour, linewidth=2, in_layout=False,
+                )  # fmt: skip
+                figure.add_artist(frame)
     return figure

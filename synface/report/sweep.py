@@ -8,14 +8,21 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
+from synface.evaluate import published as systems
 from synface.report import figures, similarities
 from synface.report.data import Sweep
 from synface.report.parts import Drawn, Section, Table, percent
-from synface.report.published import PUBLISHED
+from synface.report.published import Published, tables_of
 from synface.store import artifact
 
 #: the similarity factor, in recipes that ask for one
 M_PATH = "generate.variation.m"
+#: what a tick of an axis of m tells below the number that was asked
+TOLD = "asked; realised; share nearer to another identity"
+#: ticks that three lines of text leave room for
+TICKS = 11
+#: frames of the sample grid
+BEST, VARIED = figures.SERIES[1], figures.SERIES[3]
 #: value, low, high; None where nobody measured it, or a single seed has no interval
 Estimate = tuple[float | None, float | None, float | None]
 
@@ -36,7 +43,7 @@ def sections(data: Sweep) -> list[Section]:
     found = [_curve(data)] if data.points else []
     if any(r["asked"] is not None or r["realised"] is not None for r in data.trials):
         found.append(_similarity(data))
-    if data.samples:
+    if data.samples.rows:
         found.append(_samples(data))
     if data.space is not None:
         names = {p["point"]: _point(p, data, without=M_PATH) for p in data.points}
@@ -52,56 +59,108 @@ def _curve(data: Sweep) -> Section:
     lines = {name: [_estimate(p, f"accuracy {name}") for p in data.points] for name in names}
     mean = [_estimate(p, "metric") for p in data.points]
     tested = {"test": [_estimate(p, "test all") for p in data.points]} if "test all mean" in data.points[0] else {}
-    rows = [
+    told = dict(_first_trials(data))
+    rows: list[tuple[Any, ...]] = [
         (label, name, p[f"{column} n"], p[f"{column} mean"], p[f"{column} low"], p[f"{column} high"])
         for label, p in zip(labels, data.points, strict=True)
         for name, column in ((_metric(data), "metric"), *((n, f"accuracy {n}") for n in names))
     ]
+    rows += [
+        (label, name, None, told[label][name], None, None)
+        for label in labels
+        for name in ("asked", "realised", "nearer_to_another")
+        if label in told and told[label][name] is not None
+    ]
     best = data.numbers["best"]
+    ticks = [_tick(label, told.get(label)) for label in labels]
+    measured = any("\n" in tick for tick in ticks)
     drawn = Drawn(
         "sweep",
         "Accuracy against the point",
         "Left: each protocol of the selection benchmarks; right: what chooses. Mean over the training seeds with its "
-        "95 % interval (Student t).",
+        "95 % interval (Student t)."
+        + (f" Lines of the axis: {TOLD} (scored by the images table's scorer)." * measured),
         f"Accuracy of {len(labels)} points; best: {_values(best['values'])}, {percent(best['mean'])} %",
-        curve(labels, x, lines, {_metric(data): mean, **tested}, _axis_name(data)),
+        curve(ticks, x, lines, {_metric(data): mean, **tested}, _axis_name(data)),
         ("point", "accuracy of", "seeds", "mean", "low95", "high95"),
         rows,
     )
     shown = [("", _points_table(data, labels, names))]
-    paths = data.numbers["paths"]
-    if len(paths) == 1 and paths[0] in PUBLISHED:
-        shown.append((PUBLISHED[paths[0]].title, _published_table(data, labels, paths[0])))
+    for table in tables_of(data.numbers["paths"], data.numbers.get("crossed", []), data.points):
+        shown.append((table.title, _published_table(data, labels, table)))
+    if data.numbers.get("real") is not None:
+        shown.append(("Published systems, gap to CASIA-WebFace (CosFace)", _systems_table()))
     lead = f"{data.numbers['points']} points, chosen by {_metric(data)}. The tests were opened afterwards."
     return Section("sweep", "Sweep", lead, [drawn], shown)
 
 
+def _tick(label: str, told: Mapping[str, Any] | None) -> str:
+    """A point's label on the axis, with what its images realised where somebody measured it."""
+    if told is None or told["realised"] is None:
+        return label
+    nearer = told["nearer_to_another"]
+    return "\n".join([label, f"{told['realised']:.2f}", *([] if nearer is None else [f"{100 * nearer:.0f} %"])])
+
+
 def _points_table(data: Sweep, labels: Sequence[str], names: Sequence[str]) -> Table:
     test = [n for n in data.points[0] if n.startswith("test ") and n.endswith(" mean")]
-    header = ("point", "seeds", _metric(data), "95 % interval", *names, *(n.removesuffix(" mean") for n in test))
+    real = next((p for p in data.points if p["point"] == data.numbers.get("real")), None)
+    gaps = () if real is None else ("gap to real, points", "gap to real, %")
+    heads = (*names, *(n.removesuffix(" mean") for n in test))
     rows = []
     for label, p in zip(labels, data.points, strict=True):
         interval = (
             "\u2013" if p["metric low"] is None else f"{percent(p['metric low'])} \u2013 {percent(p['metric high'])}"
         )
-        cells = [label, str(p["metric n"]), percent(p["metric mean"]), interval]
+        cells = [label, str(p["metric n"]), percent(p["metric mean"]), interval, *_gap(real, p)]
         cells += [percent(p[f"accuracy {n} mean"]) for n in names]
         rows.append((*cells, *(percent(p[n]) for n in test)))
     best = data.numbers["best"]
     strong = [i for i, p in enumerate(data.points) if best is not None and p["point"] == best["point"]]
-    return Table(header, rows, strong=frozenset(strong))
+    return Table(("point", "seeds", _metric(data), "95 % interval", *gaps, *heads), rows, strong=frozenset(strong))
 
 
-def _published_table(data: Sweep, labels: Sequence[str], path: str) -> Table:
-    """Our metric beside the published row of the same value."""
-    published = PUBLISHED[path]
+def _gap(real: Mapping[str, Any] | None, point: Mapping[str, Any]) -> list[str]:
+    """The gap to the point trained on real data, in both published definitions; of the test, where both have it."""
+    if real is None:
+        return []
+    name = "test all mean" if real.get("test all mean") and point.get("test all mean") else "metric mean"
+    if point["point"] == real["point"]:
+        return ["\u2013", "\u2013"]
+    gap = systems.gap_to_real(100 * real[name], 100 * point[name])
+    return [f"{gap['points']:.2f}", f"{gap['relative_percent']:.2f}"]
+
+
+def _published_table(data: Sweep, labels: Sequence[str], published: Published) -> Table:
+    """Our metric beside the published row of the same values; or their rows alone, if those are of other data."""
+    if published.whole:
+        cells = [(" ".join(str(k) for k in key), *map(_known, row)) for key, row in published.rows.items()]
+        return Table(("published", *published.columns), cells)
     rows = []
     for label, p in zip(labels, data.points, strict=True):
-        theirs = published.rows.get(p[path])
-        cells = ["\u2013"] * len(published.columns) if theirs is None else [f"{v:.2f}" for v in theirs]
-        remark = published.remarks.get(p[path], "")
-        rows.append((label, percent(p["metric mean"]), *cells, remark))
-    return Table((path, f"ours, {_metric(data)}", *published.columns, "remark"), rows)
+        key = published.key(p)
+        theirs = published.rows.get(key, (None,) * len(published.columns))
+        rows.append((label, percent(p["metric mean"]), *map(_known, theirs), published.remarks.get(key, "")))
+    return Table((_axis_name(data) or "point", f"ours, {_metric(data)}", *published.columns, "remark"), rows)
+
+
+def _systems_table() -> Table:
+    """What papers report of their systems, the worst first."""
+    rows = systems.beside({})
+    real = next(r["average"] for r in rows if r["real"] and r["source"] == systems.CEMIFACE_RERUN)
+    cells = []
+    for r in rows:
+        gap = systems.gap_to_real(real, r["average"])
+        shown = (gap["points"], gap["relative_percent"])
+        cells.append(
+            (r["system"], r["images"], *(f"{r[s]:.2f}" for s in systems.SETS), f"{r['average']:.2f}",
+             *("\u2013" if r["real"] else f"{v:.2f}" for v in shown), r["source"])
+        )  # fmt: skip
+    return Table(("system", "images", *systems.SETS, "average", "gap, points", "gap, %", "source"), cells)
+
+
+def _known(value: float | None) -> str:
+    return "\u2013" if value is None else f"{value:.2f}"
 
 
 def _similarity(data: Sweep) -> Section:
@@ -118,7 +177,8 @@ def _similarity(data: Sweep) -> Section:
     shown = [("", Table(header, cells))]
     if data.similarity:
         labels = dict(zip((p["point"] for p in data.points), _axis(data)[0], strict=True))
-        by_point = {labels[point]: row for point, row in sorted(data.similarity.items())}
+        labels |= dict(data.samples.beside)
+        by_point = {labels[column]: row for column, row in sorted(data.similarity.items()) if column in labels}
         shown.append(("Similarity to the inquiry", similarities.inquiry_table(by_point)))
         lead = f"{lead} {similarities.INQUIRY_LEAD}"
     return Section("similarity-asked", "Asked and realised", lead, [], shown)
@@ -134,24 +194,35 @@ def _first_trials(data: Sweep) -> list[tuple[str, Mapping[str, Any]]]:
 
 def _samples(data: Sweep) -> Section:
     """The same noise along a row: an image's noise depends on seed, identity and sample alone."""
-    labels = dict(zip((p["point"] for p in data.points), _axis(data)[0], strict=True))
-    best = data.numbers["best"]
+    samples, best = data.samples, data.numbers["best"]
+    labels = dict(zip((p["point"] for p in data.points), _axis(data)[0], strict=True)) | dict(samples.beside)
     rows = [
-        (name, labels[point], artifact.sha256_hex(image))
-        for name, row in data.samples.items()
-        for point, image in sorted(row.items())
+        (name, labels[column], artifact.sha256_hex(image))
+        for name, row in samples.rows.items()
+        for column, image in sorted(row.items())
     ]
+    boxes: dict[int, list[str]] = {}
+    for column, colour in ((best and best["point"], BEST), (samples.most_varied, VARIED)):
+        if column is not None:
+            boxes.setdefault(column, []).append(colour)
     drawn = Drawn(
         "sweep-samples",
         "Samples",
-        "One identity a row, one point a column; the best point is boxed. A row has the same noise where the points "
-        "differ only in what the generator is asked.",
-        f"First images of {len(data.samples)} synthetic identities at {len(labels)} points",
-        similarities.image_grid(data.samples, labels, None if best is None else best["point"]),
+        "One identity a row, one point a column. A row has the same noise where the points differ only in what the "
+        "generator is asked. Boxed: the point of the highest accuracy (the outer frame where both are one), and the "
+        "one whose samples of an identity differ most from each other, by the pixels of the first four.",
+        f"First images of {len(samples.rows)} synthetic identities in {len(labels)} columns",
+        similarities.image_grid(samples.rows, labels, boxes),
         ("identity", "point", "image_sha256"),
         rows,
     )
-    return Section("sweep-samples", "Samples by point", "", [drawn])
+    header = ("", "difference of samples, grey levels", "boxed")
+    words = {BEST: "highest accuracy", VARIED: "most varied"}
+    cells = [
+        (labels[column], f"{value:.2f}", ", ".join(words[c] for c in boxes.get(column, ())))
+        for column, value in sorted(samples.variety.items(), key=lambda item: (item[0] < 0, abs(item[0])))
+    ]
+    return Section("sweep-samples", "Samples by point", "", [drawn], [("", Table(header, cells))] if cells else [])
 
 
 def _early(data: Sweep) -> Section:
@@ -164,14 +235,21 @@ def _early(data: Sweep) -> Section:
 
 
 def _trials(data: Sweep) -> Section:
-    rows = [
-        (str(r["trial"]), _point(r, data), str(r["seed"]), r["state"], percent(r["metric"]), r["error"])
-        for r in data.trials
-    ]
+    header = ("trial", "point", "seed", "state", _metric(data), "own seconds", "shared seconds", "GPU hours", "error")
+    rows, gpu_hours = [], 0.0
+    for r in data.trials:
+        cost = data.costs.get(r["trial"], {})
+        gpu_hours += float(cost.get("gpu_hours", 0))
+        told = [cost.get(name, "\u2013") for name in ("own_seconds", "shared_seconds", "gpu_hours")]
+        rows.append(
+            (str(r["trial"]), _point(r, data), str(r["seed"]), r["state"], percent(r["metric"]), *told, r["error"])
+        )
     counts = ", ".join(f"{v['distinct']} {name.replace('_', ' ')}" for name, v in data.numbers["stages"].items())
     lead = f"Made for {data.numbers['trials']} trials: {counts}."
-    header = ("trial", "point", "seed", "state", _metric(data), "error")
-    return Section("trials", "Trials", lead, [], [("", Table(header, rows))])
+    if data.costs:
+        lead += " Shared stages stand in full at each trial that uses them; of GPU hours it has its share"
+        lead += f" ({gpu_hours:.2f} in all)."
+    return Section("trials", "Trials and their cost", lead, [], [("", Table(header, rows))])
 
 
 def _metric(data: Sweep) -> str:
@@ -188,16 +266,29 @@ def _text(value: Any) -> str:
 
 
 def _point(row: Mapping[str, Any], data: Sweep, without: str = "") -> str:
-    return _values({path: row[path] for path in data.numbers["paths"] if row[path] is not None and path != without})
+    """A point's name with the values that it is crossed with, or all of its values."""
+    name = row.get("name")
+    paths = data.numbers["crossed"] if name else data.numbers["paths"]
+    values = {path: row[path] for path in paths if row[path] is not None and path != without}
+    return ", ".join([name, *([_values(values)] if values else [])]) if name else _values(values)
 
 
 def _axis(data: Sweep) -> tuple[list[str], list[float] | None]:
     """Labels of the points, and their places on a numeric axis where one number tells them apart."""
     paths = data.numbers["paths"]
-    if len(paths) == 1 and all(isinstance(p[paths[0]], int | float) for p in data.points):
+    if (
+        len(paths) == 1
+        and not data.points[0].get("name")
+        and all(isinstance(p[paths[0]], int | float) for p in data.points)
+    ):
         x = [float(p[paths[0]]) for p in data.points]
         return [f"{v:g}" for v in x], x
-    return [_point(p, data) for p in data.points], None
+    return _distinct([_point(p, data) for p in data.points]), None
+
+
+def _distinct(labels: list[str]) -> list[str]:
+    """Labels that differ: points may differ in what only other points' recipes hold."""
+    return [label if labels.count(label) == 1 else f"{label} ({i})" for i, label in enumerate(labels)]
 
 
 def _axis_name(data: Sweep) -> str:
@@ -225,7 +316,7 @@ def curve(
     """Accuracy against the point with error bars: single lines on the left, what chooses on the right.
 
     Args:
-        labels: of the points.
+        labels: of the points, as they stand at the axis; several lines where it tells more than the value.
         x: their places; None: one after another, by label.
         lines: name -> estimates, as shares.
         chosen: the same for the right panel.
@@ -238,7 +329,10 @@ def curve(
             _line(ax, places, estimates, name, number, joined=x is not None)
         if x is None:
             ax.set_xticks(places, labels, rotation=40, ha="right")
-        ax.set_xlabel(axis)
+        elif any("\n" in label for label in labels):
+            kept = np.argsort(places)[:: -(-len(labels) // TICKS)]
+            ax.set_xticks(places[kept], [labels[i] for i in kept], fontsize=7.5)
+        ax.set_xlabel(f"{axis}: {TOLD}" if any("\n" in label for label in labels) else axis)
         ax.set_title(title)
         ax.yaxis.set_major_formatter(PercentFormatter(1, None))
         ax.grid()

@@ -103,7 +103,7 @@ def test_what_was_asked_and_realised():
 
 def test_costs_are_of_own_and_of_shared_stages(rows, monkeypatch):
     spent = {"generate": 7.0, "train_recognizer": 3.0, "evaluate": 1.0}
-    monkeypatch.setattr(outcome, "seconds_of", lambda place: spent.get(place.split("/")[-2]))
+    monkeypatch.setattr(outcome, "cost_of", lambda place: (v := spent.get(place.split("/")[-2], 0.0), 2 * v))
     text = outcome.costs_csv(rows, uses([r.trial for r in rows])).decode()
     lines = list(csv.DictReader(io.StringIO(text)))
     # two trainings (rungs) and two evaluations of its own; the images are every trial's
