@@ -1,9 +1,9 @@
 """Turn a finished sweep into a page of docs/results/: `python tools/write_results.py --sweep runs/sweep_m_tiny`.
 
-Writes `docs/results/NAME.md` with the tables, `docs/results/NAME/` with every figure as PNG, SVG and CSV and the costs of
-the trials, and the list of pages in `docs/results/README.md`. NAME is the sweep's folder, or `--name`; a preset of that name
-in jobs/configs gives the description and the command. What was written by hand at the end of a page stays. Everything that
-`synface report` takes goes, too: `--embedder heads-fr-tiny`, `--beside '[{name: DCFace, uri: runs/dcface/images}]'`.
+Writes `docs/results/NAME.md` with the tables, `docs/results/NAME/` with every figure as PNG, SVG and CSV and the costs
+of the trials, and the list of pages in `docs/results/README.md`. NAME is the sweep's folder, or `--name`; a preset of
+that name in jobs/configs gives the description and the command. What was written by hand at the end of a page stays.
+All that `synface report` takes goes, too: `--embedder heads-fr-tiny`, `--beside '[{name: DCFace, uri: URI}]'`.
 """
 
 import argparse

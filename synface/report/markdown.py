@@ -31,7 +31,7 @@ def table(content: Table) -> str:
     """A table of GitHub's Markdown; rows that stand out are bold. Header cells over spans of columns are left out."""
     lines = [_line(content.header), "|" + "---|" * len(content.header)]
     for number, row in enumerate(content.rows):
-        lines.append(_line([f"**{c}**" if c and number in content.strong else c for c in map(_cell, row)]))
+        lines.append(_line([f"**{c}**" if c and number in content.strong else c for c in row]))
     return "\n".join(lines)
 
 

@@ -21,6 +21,7 @@ class Samples:
 
     Attributes:
         rows: identity -> column -> encoded image. A column is a point's number, or a negative number of `beside`.
+            Where the points share no identity, a row holds the k-th of each, under the name ``no. k``.
         beside: column -> name of an images table that is no point's.
         variety: column -> `variety` of the identities that are shown; without columns of single images.
     """
@@ -37,7 +38,7 @@ class Samples:
 
 
 def read_samples(points: Mapping[int, str], beside: Sequence[NamedInput], identities: int) -> Samples:
-    """The first images of the first identities that all tables share.
+    """The first images of the first identities that all tables share, or of each table's where the points share none.
 
     Args:
         points: point -> its images table.
@@ -45,20 +46,21 @@ def read_samples(points: Mapping[int, str], beside: Sequence[NamedInput], identi
         identities: rows at most.
 
     Raises:
-        InputError: a table beside holds none of the identities that the points share.
+        InputError: the tables beside hold none of the identities that the points share.
     """
     columns = {**points, **{-1 - number: item.uri for number, item in enumerate(beside)}}
     read = {uri: dict(read_grid(uri, 2 * identities, VARIETY_IMAGES).rows) for uri in set(columns.values())}
-    common = [
-        n for n in next((read[uri] for uri in points.values()), {}) if all(n in read[u] for u in points.values())
-    ]
-    for item in beside:
-        if common and not set(common) & set(read[item.uri]):
-            raise InputError(
-                f"beside {item.name}: {item.uri} holds none of the first identities of the sweep's points "
-                f"({', '.join(common[:3])}, ...); generate it from the same identities table"
-            )
-    shown = [name for name in common if all(name in rows for rows in read.values())][:identities]
+    drawn = [read[uri] for uri in points.values()]
+    common = [name for name in drawn[0] if all(name in rows for rows in drawn)]
+    if not common:
+        read = {uri: {f"no. {k}": row for k, row in enumerate(rows.values(), 1)} for uri, rows in read.items()}
+    shown = [name for name in common or read[points[min(points)]] if all(name in rows for rows in read.values())]
+    if not shown:
+        raise InputError(
+            f"beside: {', '.join(item.uri for item in beside)}: nobody among the first identities of the sweep "
+            f"({', '.join(common[:3])}, ...) is in each of them; generate from the sweep's own identities table"
+        )
+    shown = shown[:identities]
     rows = {name: {column: read[uri][name][0] for column, uri in columns.items()} for name in shown}
     known = {column: variety([read[uri][name] for name in shown]) for column, uri in columns.items()}
     names = {-1 - number: item.name for number, item in enumerate(beside)}

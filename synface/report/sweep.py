@@ -208,9 +208,10 @@ def _samples(data: Sweep) -> Section:
     drawn = Drawn(
         "sweep-samples",
         "Samples",
-        "One identity a row, one point a column. A row has the same noise where the points differ only in what the "
-        "generator is asked. Boxed: the point of the highest accuracy (the outer frame where both are one), and the "
-        "one whose samples of an identity differ most from each other, by the pixels of the first four.",
+        "One identity a row (no. k: the k-th of each, where the points share nobody), one point a column. A row has "
+        "the same noise where the points differ only in what the generator is asked. Boxed: the point of the highest "
+        "accuracy (the outer frame where both are one), and the one whose samples of an identity differ most from "
+        "each other, by the pixels of the first four.",
         f"First images of {len(samples.rows)} synthetic identities in {len(labels)} columns",
         similarities.image_grid(samples.rows, labels, boxes),
         ("identity", "point", "image_sha256"),
@@ -247,7 +248,7 @@ def _trials(data: Sweep) -> Section:
     counts = ", ".join(f"{v['distinct']} {name.replace('_', ' ')}" for name, v in data.numbers["stages"].items())
     lead = f"Made for {data.numbers['trials']} trials: {counts}."
     if data.costs:
-        lead += " Shared stages stand in full at each trial that uses them; of GPU hours it has its share"
+        lead += " Shared stages stand in full at each trial that uses them, GPU hours by its share"
         lead += f" ({gpu_hours:.2f} in all)."
     return Section("trials", "Trials and their cost", lead, [], [("", Table(header, rows))])
 

@@ -108,3 +108,24 @@ def test_costs_are_of_own_and_of_shared_stages(rows, monkeypatch):
     lines = list(csv.DictReader(io.StringIO(text)))
     # two trainings (rungs) and two evaluations of its own; the images are every trial's
     assert {(r["own_seconds"], r["shared_seconds"]) for r in lines} == {("8.0", "7.0")}
+    # on two GPUs: 8 s of its own, and a sixth of the images' 7 s
+    assert {float(r["gpu_hours"]) for r in lines} == {round(2 * (8 + 7 / 6) / 3600, 4)}
+
+
+def test_costs_are_noted_beside_the_output(tmp_path):
+    config = planned(output=tmp_path / "s", space={PATH: [0.1]})[2][0].whole.stages["evaluate"]
+    assert outcome.cost_of(config.output) == (0.0, 0.0)
+    outcome.note_cost(config, {"seconds": 12.5}, 4)
+    assert outcome.cost_of(config.output) == (12.5, 50.0)
+
+
+def test_names_stand_in_both_tables():
+    points = [{"name": "low", PATH: 0.1}, {"name": "high", PATH: 0.2}]
+    found = [
+        outcome.Row(t, outcome.DONE, {"all": 0.5 + t.values[PATH]}, {}, {}, {})
+        for t in planned(points=points, seeds=[0, 1])[2]
+    ]
+    assert outcome.trials_table(found, [PATH], "all")["name"].to_pylist() == ["low", "high"] * 2
+    summaries = outcome.point_summaries(found, "all")
+    assert outcome.points_table(summaries, [PATH])["name"].to_pylist() == ["low", "high"]
+    assert outcome.shown(outcome.best(summaries))["name"] == "high"

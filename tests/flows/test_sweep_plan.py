@@ -88,6 +88,20 @@ def test_a_section_may_be_taken_away():
     assert found[0].whole.stages["generate"].identities == found[0].whole.stages["embed"].output
 
 
+def test_names_tell_points_apart_and_change_no_place():
+    points = [{"name": "few", "pack.num_identities": 3}, {"name": "many", "pack.num_identities": 4}]
+    config, _, found = planned(points=points, seeds=[0, 1], real="few")
+    assert [(t.name, t.values) for t in found[:2]] == [
+        ("few", {"pack.num_identities": 3}), ("many", {"pack.num_identities": 4}),
+    ]  # fmt: skip
+    assert config.paths == ["pack.num_identities"]
+    plain = planned(space={"pack.num_identities": [3, 4]}, seeds=[0, 1])[2]
+    assert places(found, "evaluate") == places(plain, "evaluate") and not plain[0].name
+    crossed = planned(points=points, space={"train_recognizer.margin.m": [0.1, 0.2]})[2]
+    assert [t.name for t in crossed] == ["few", "few", "many", "many"]
+    assert sweep.plan(sweep_config(points=points))["trials"][0]["name"] == "few"
+
+
 def test_rungs_are_whole_trainings_that_share_the_images():
     _, _, (trial,) = planned(space={"pack.num_identities": [3]}, rungs={"first": 1, "factor": 2})
     assert [r.epochs for r in trial.rungs] == [1, 2, 4, 6]
@@ -122,6 +136,7 @@ def test_random_points_are_drawn_once_and_more_of_them_keep_the_first():
 
 
 SPACE = {"pack.num_identities": [3]}
+POINT = {"pack.num_identities": 3}
 REFUSED = [
     ({"space": {"generate.variation.n": [0.1]}}, r"point .*section generate(.|\n)*unknown field(.|\n)*known: .*m"),
     ({"space": {"generator.m": [0.1]}}, r"no section 'generator'; it has: .*generate"),
@@ -142,6 +157,12 @@ REFUSED = [
     ({"space": {M: [0, 0.5]}, "scheduler": "asha", "rungs": {"first": 1}}, r"easy similarities converge early"),
     ({}, r"nothing to sweep"),
     ({"space": SPACE, "recipe": {"evaluate": None}}, r"no section 'evaluate', which every trial needs"),
+    ({"points": [{"name": "a"}, {"name": "b"}]}, r"the point \{\} stands twice"),
+    ({"points": [{"name": "a", **POINT}, {"name": "a"}]}, r"name 'a': .*another at each point"),
+    ({"points": [{"name": 3, **POINT}]}, r"name 3: a text"),
+    ({"points": [{"name": "a", **POINT}, {}]}, r"1 of 2 have a name; name all or none"),
+    ({"points": [{"name": "a", **POINT}], "real": "b"}, r"real 'b': the name of one of the points; known: a"),
+    ({"points": [{"name": "a", **POINT}], "space": {"seed": [1]}, "real": "a"}, r"real 'a': .*crossed with a space"),
     ({"points": [{"train_recognizer": None}]}, r"train_recognizer: null, but every trial needs it"),
     ({"space": SPACE, "recipe": {"generat": {}}}, r"did you mean 'generate'"),
 ]

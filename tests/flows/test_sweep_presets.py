@@ -18,21 +18,48 @@ FILES = sorted((ROOT / "jobs/configs").glob("sweep_*.yaml"))
 COUNTS = {
     "sweep_m": (63, 21, 0),
     "sweep_m_tiny": (27, 9, 0),
-    "sweep_mixed_m": (24, 8, 0),
+    "sweep_mixed_m": (15, 5, 0),
+    "sweep_mixed_m_tiny": (24, 8, 0),
     "sweep_training_m": (15, 5, 5),
+    "sweep_training_m_tiny": (15, 5, 5),
     "sweep_measure": (6, 2, 2),
+    "sweep_measure_tiny": (6, 2, 2),
     "sweep_lambda": (12, 4, 4),
-    "sweep_sources": (12, 4, 2),
-    "sweep_centres": (36, 12, 0),
+    "sweep_lambda_tiny": (12, 4, 4),
+    "sweep_sources": (27, 9, 3),
+    "sweep_sources_tiny": (12, 4, 2),
+    "sweep_centres": (54, 18, 0),
+    "sweep_centres_tiny": (27, 9, 0),
     "sweep_ids_images": (15, 5, 0),
+    "sweep_ids_images_tiny": (15, 5, 0),
     "sweep_identities": (9, 3, 0),
+    "sweep_identities_tiny": (12, 4, 0),
     "sweep_hyperface": (33, 11, 0),
-    "sweep_margin": (12, 1, 0),
+    "sweep_hyperface_tiny": (27, 9, 0),
+    "sweep_packed_m": (36, 12, 0),
+    "sweep_packed_m_tiny": (24, 8, 0),
     "sweep_groups": (15, 0, 0),
     "sweep_groups_tiny": (15, 0, 0),
     "sweep_volumes": (9, 2, 0),
     "sweep_volumes_tiny": (9, 2, 0),
+    "sweep_comparison": (18, 3, 0),
+    "sweep_comparison_tiny": (15, 5, 0),
+    "sweep_generators_tiny": (15, 5, 5),
+    "sweep_margin": (18, 1, 0),
 }
+#: presets of one size: a comparison at equal cost, and one of the recognizer's settings
+ALONE = {"sweep_generators_tiny", "sweep_margin"}
+
+
+def test_every_experiment_has_both_sizes_and_stands_in_the_list_of_commands():
+    names = {path.stem for path in FILES}
+    assert names == set(COUNTS)
+    assert {n for n in names if not n.endswith("_tiny")} - ALONE == {
+        n.removesuffix("_tiny") for n in names if n.endswith("_tiny")
+    } - {n.removesuffix("_tiny") for n in ALONE}
+    page = (ROOT / "docs/results/README.md").read_text()
+    commands = [f"python jobs/sweep.py --config jobs/configs/{n}.yaml --output runs/{n}\n" for n in sorted(names)]
+    assert [command for command in commands if command not in page] == []
 
 
 def preset(path, **over):
@@ -79,12 +106,37 @@ def test_the_weights_are_the_users_choice(monkeypatch):
     assert planner.missing(found[0].whole.stages) == ["generate.cemiface.weights /my/weights"]
 
 
-def test_full_scale_takes_the_same_points(monkeypatch):
+def test_tiny_presets_bring_all_that_they_need_and_score_what_they_draw(monkeypatch):
     monkeypatch.chdir(ROOT)
-    full = {"base": "jobs/configs/trial_full.yaml", "select_on": ["runs/validation.bin"], "test_on": ["lfw"]}
-    planner, found = preset(ROOT / "jobs/configs/sweep_mixed_m.yaml", **full)
-    assert found[0].whole.stages["train_recognizer"].backbone == "r50"
-    assert planner.missing(found[0].whole.stages) == [
-        "generate.identities runs/inquiries",
-        "generate.cemiface.weights runs/cemiface",
-    ]
+    for path in FILES:
+        if path.stem.endswith("_tiny"):
+            planner, found = preset(path)
+            assert [planner.missing(t.whole.stages) for t in found] == [[]] * len(found)
+            drawn = [t.whole.stages.get("generate") for t in found]
+            assert all(s.scoring.weights or s.generator == "heads" for s in drawn if s is not None), path.stem
+
+
+def test_presets_share_what_they_have_in_common(monkeypatch):
+    monkeypatch.chdir(ROOT)
+    made = {
+        name: {t.whole.stages["generate"].output for t in preset(ROOT / f"jobs/configs/{name}.yaml")[1]}
+        for name in ("sweep_m_tiny", "sweep_mixed_m_tiny", "sweep_centres_tiny", "sweep_packed_m_tiny",
+                     "sweep_ids_images_tiny", "sweep_identities_tiny", "sweep_comparison_tiny")
+    }  # fmt: skip
+    curve = made.pop("sweep_m_tiny")
+    assert {name: len(curve & places) for name, places in made.items()} == {
+        "sweep_mixed_m_tiny": 2, "sweep_centres_tiny": 3, "sweep_packed_m_tiny": 4, "sweep_ids_images_tiny": 1,
+        "sweep_identities_tiny": 1, "sweep_comparison_tiny": 1,
+    }  # fmt: skip
+
+
+def test_full_scale_trains_its_generator_before_it_draws(monkeypatch):
+    monkeypatch.chdir(ROOT)
+    planner, found = preset(ROOT / "jobs/configs/sweep_lambda.yaml")
+    stages = found[0].whole.stages
+    assert list(stages) == ["train_generator", "generate", "train_recognizer", "evaluate"]
+    assert stages["generate"].cemiface.weights == stages["train_generator"].output
+    assert planner.missing(stages) == [
+        "train_generator.images.0 runs/casia", "train_generator.embedder runs/arcface",
+        "generate.identities runs/inquiries", "generate.scoring.weights runs/arcface",
+    ]  # fmt: skip

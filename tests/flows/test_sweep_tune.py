@@ -83,6 +83,27 @@ def test_pools_of_trials_that_run_together_leave_each_other_room(nodes):
     assert {name: s.output for name, s in stages.items()} == {n: s.output for n, s in trial.whole.stages.items()}
 
 
+CUDA = {"numerics": {"device": "cuda", "num_workers": 2}, "how": {"gpus_per_worker": 0.5}}
+
+
+@pytest.mark.parametrize(
+    ("section", "given", "held"),
+    [
+        ("train_recognizer", CUDA, 1.0),
+        ("evaluate", {"numerics": {"device": "cuda"}}, 8.0),  # all there are
+        ("evaluate", {"numerics": {"device": "cuda"}, "how": {"actors": 3}}, 3.0),
+        ("generate", {"numerics": {"device": "cuda"}, "how": {"max_actors": 4, "gpus_per_actor": 0.25}}, 1.0),
+        ("generate", {"numerics": {"device": "cuda"}, "how": {"max_actors": 99, "gpus_per_actor": 1}}, 8.0),
+        ("evaluate", {}, 0.0),
+        ("pack", {}, 0.0),
+    ],
+)
+def test_gpus_that_a_stage_keeps(nodes, section, given, held):
+    nodes({"CPU": 64, "GPU": 6}, {"CPU": 8, "GPU": 2})
+    _, _, (trial,) = planned(points=[{"seed": 1}], recipe={section: given})
+    assert sweep_tune.gpus_held(trial.whole.stages[section]) == held
+
+
 def as_task_error(cause):
     return RayTaskError("make", "traceback", cause).as_instanceof_cause()
 

@@ -103,6 +103,13 @@ def test_a_loop_waits_for_the_generator_that_the_recipe_trains():
     assert stages["closed_loop"].weights == stages["generate"].cemiface.weights == "/runs/x/calibrated"
 
 
+def test_a_generator_with_images_from_outside_is_trained_before_it_draws():
+    stages = wired(train_generator={"images": ["/data/real"]}, generate=DRAWN)
+    assert list(stages)[-5:] == ["train_generator", "generate", "train_recognizer", "evaluate", "report"]
+    assert stages["train_generator"].images == ["/data/real"]
+    assert stages["generate"].cemiface.weights == stages["train_generator"].output
+
+
 def test_a_second_dataset_of_other_people_is_trained_on_too():
     more = {
         "generator_images": {**FULL["pool"], "first_seed": 100},

@@ -14,7 +14,7 @@ from synface.core.errors import InputError
 from synface.core.statistics import summarize
 from synface.flows import sweep_outcome as outcome
 from synface.report import run as stage
-from synface.report.published import PUBLISHED
+from synface.report.published import PUBLISHED, tables_of
 from synface.report.sweep import curve
 from synface.store import artifact, tables
 
@@ -33,14 +33,14 @@ def accuracies(point, seed):
 
 def make_sweep(folder, scored=None, **fields):
     """A sweep's tables, through the functions that write them; the last trial failed."""
-    _, _, trials = planned(**fields)
+    config, _, trials = planned(**fields)
     rows = []
     for t in trials:
         failed = t is trials[-1]
         state = (outcome.FAILED, {}) if failed else (outcome.DONE, accuracies(t.point, t.seed))
         short = {r.epochs: accuracies(2 - t.point, t.seed) for r in t.rungs[:-1]}
         test = {"all": 0.66, "heads-v1": 0.66} if t.point == 1 else {}
-        similarity = {"asked": VALUES[t.point], "realised": 0.25 + 0.1 * t.point}
+        similarity = {"asked": VALUES[t.point], "realised": 0.25 + 0.1 * t.point, "nearer_to_another": 0.04 * t.point}
         rows.append(outcome.Row(t, *state, short, test, similarity, "section generate: <broken>" if failed else ""))
     for place in {outcome.images_key(t) for t in trials}:
         make_images(folder / "shared" / place, identities=4, images=2, similarity=scored)
@@ -54,7 +54,8 @@ def make_sweep(folder, scored=None, **fields):
     numbers = {
         "points": 3, "trials": 9, "done": 8, "stopped": 0, "failed": 1, "metric": "all", "paths": paths,
         "best": outcome.shown(outcome.best(summaries)), "early_ranks": outcome.early_ranks(rows, "all"),
-        "stages": {"generate": {"distinct": 3, "uses": 9}}, "store": "shared",
+        "stages": {"generate": {"distinct": 3, "uses": 9}}, "store": "shared", "crossed": list(config.space),
+        "real": next((t.point for t in trials if t.name == config.real), None),
     }  # fmt: skip
     return commit(folder, "sweep", files, numbers)
 
@@ -77,7 +78,8 @@ def test_the_curve_holds_every_point_with_its_interval(made):
     assert result["sections"] == ["sweep", "similarity-asked", "sweep-samples", "early", "trials"]
     rows = list(csv.DictReader(io.StringIO((output / "figures/sweep.csv").read_text())))
     means = {(r["point"], r["accuracy of"]): r for r in rows}
-    assert len(rows) == 3 * 3
+    assert len(rows) == 3 * 3 + 3 * 3  # accuracies; what was asked, realised and mislabelled
+    assert float(means["0.8", "realised"]["mean"]) == pytest.approx(0.45)
     frontal = summarize([accuracies(0, s)["heads-val/frontal"] for s in range(3)])
     row = means["-0.5", "heads-val/frontal"]
     assert (float(row["mean"]), float(row["low95"])) == pytest.approx((frontal.mean, frontal.low))
@@ -98,10 +100,31 @@ def test_published_rows_stand_beside_ours(made):
     assert "CemiFace, Table 11" in text
     assert re.search(r"<th scope=\"row\">0</th><td>70\.00</td><td>98\.10</td>.*<td>89\.57</td>", text)
     assert "an error in the paper" in text
-    table = PUBLISHED[M]
-    assert len(table.rows) == 21 and all(len(row) == len(table.columns) for row in table.rows.values())
-    for m, row in table.rows.items():
-        assert np.mean(row[:5]) == pytest.approx(row[5], abs=0.011), m
+    assert len(PUBLISHED[0].rows) == 21
+
+
+@pytest.mark.parametrize("table", PUBLISHED, ids=lambda t: t.title)
+def test_published_tables_are_whole(table):
+    assert table.whole or {len(key) for key in table.rows} == {len(table.paths)}
+    assert all(len(row) == len(table.columns) for row in table.rows.values()) and set(table.remarks) <= set(table.rows)
+    for key, row in table.rows.items():
+        if len(row) == 6:
+            assert np.mean(row[:5]) == pytest.approx(row[5], abs=0.011), key
+
+
+def test_published_rows_are_found_by_what_tables_of_a_sweep_hold():
+    mixed = [0, 0.5, {"range": [0, 0.1]}, {"mixture": [{"fixed": 0}, {"fixed": 0.5}]}]
+    points = [{M: v} for v in outcome.values_column(mixed).to_pylist()]
+    curve_rows, generation = tables_of([M], [M], points)
+    assert [curve_rows.rows.get(curve_rows.key(p), (None,))[-1] for p in points] == [89.567, 87.316, None, None]
+    assert [generation.rows.get(generation.key(p)) for p in points] == [(91.64,), None, (91.11,), (90.36,)]
+    paths = ["train_generator.m_interval", "train_generator.m_range"]
+    (training,) = tables_of(paths, [], [{paths[0]: 0.04, paths[1]: "[-1,1]"}])
+    assert training.rows[training.key({paths[0]: 0.04, paths[1]: "[-1,1]"})] == (92.30,)
+    found = tables_of(["pack", M], [M], [{"name": "class centre", M: 0.5}, {"name": "packed", M: 0.5}])
+    assert [t.title[:18] for t in found] == ["CemiFace, Table 11", "CemiFace, Table 8 "]
+    assert tables_of(["pack.alpha"], ["pack.alpha"], [{"pack.alpha": 1.0}]) == []
+    assert tables_of([M], [M], [{M: 0.55}]) == []
 
 
 def test_what_is_missing_and_what_failed_is_said(made):
@@ -118,6 +141,31 @@ def test_points_that_are_no_numbers_are_labelled(tmp_path):
     stage.run(report_config(tmp_path / "page", sweep=sweep))
     text = (tmp_path / "page/report.html").read_text()
     assert "pack null" in text and "num_identities 2, seed 1" in text
+
+
+def test_named_points_and_their_gap_to_real(tmp_path):
+    values = ({"pack": None}, {"pack.num_identities": 3}, {"pack.num_identities": 2})
+    points = [{"name": name, **given} for name, given in zip(("ours", "real", "others"), values, strict=True)]
+    sweep = make_sweep(tmp_path / "sweep", points=points, seeds=[0, 1, 2], real="real")
+    stage.run(report_config(tmp_path / "page", sweep=sweep))
+    text = (tmp_path / "page/report.html").read_text()
+    # ours 65.50, real 70.00: 4.50 points, 6.87 % of ours
+    assert re.search(r'<th scope="row">ours</th><td>3</td><td>65\.50</td>.*<td>4\.50</td><td>6\.87</td>', text)
+    assert re.search(
+        r'<th scope="row">real</th><td>3</td><td>70\.00</td><td>.*?</td><td>\u2013</td><td>\u2013</td>', text
+    )
+    assert re.search(r'<th scope="row">SynFace</th><td>0\.5M</td>.*<td>74\.75</td><td>19\.51</td>', text)
+    assert "num_identities" not in text.split('id="provenance"')[0]  # the names stand for the values
+
+
+def test_the_cost_of_every_trial_stands_beside_it(tmp_path):
+    sweep = make_sweep(tmp_path / "sweep", space={"pack.num_identities": [4, 3, 2]}, seeds=[0, 1, 2])
+    lines = ["trial,point,values,seed,state,own_seconds,shared_seconds,gpu_hours,error"]
+    lines += [f"{k},0,{{}},0,done,{k + 0.5},70.0,0.25," for k in range(9)]
+    (tmp_path / "sweep" / outcome.COSTS_FILE).write_text("\n".join(lines) + "\n")
+    stage.run(report_config(tmp_path / "page", sweep=sweep))
+    text = (tmp_path / "page/report.html").read_text()
+    assert "<td>3.5</td><td>70.0</td><td>0.25</td>" in text and "by its share (2.25 in all)" in text
 
 
 def test_a_single_seed_has_a_point_and_no_interval():
