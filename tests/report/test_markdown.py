@@ -8,7 +8,7 @@ import pytest
 
 from synface.report import markdown
 from synface.report.parts import Table
-from tests.report.test_sweep import CEMIFACE, M, VALUES, make_sweep
+from tests.report.test_sweep import CEMIFACE, VALUES, M, make_sweep
 
 ROOT = Path(__file__).parents[2]
 

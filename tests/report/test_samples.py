@@ -13,7 +13,7 @@ from synface.core.errors import InputError
 from synface.report import run as stage
 from synface.report import samples, similarities
 from synface.report.config import NamedInput
-from tests.report.test_sweep import CEMIFACE, M, VALUES, make_sweep
+from tests.report.test_sweep import CEMIFACE, VALUES, M, make_sweep
 
 
 def grey(level, size=16):
