@@ -225,12 +225,20 @@ def callbacks(config: SweepConfig) -> list[Any]:
         module, attribute, package = CALLBACKS[name]
         try:
             importlib.import_module(package)
-            options = {"experiment_name": "synface-sweep"} if name == "mlflow" else {}
-            options = {"project": os.environ.get("WANDB_PROJECT", "synface")} if name == "wandb" else options
-            made.append(getattr(importlib.import_module(module), attribute)(**options))
+            made.append(getattr(importlib.import_module(module), attribute)(**_options(name)))
         except ImportError as error:
             raise InputError(f"how.trackers {name}: {package} is not installed; pip install {package}") from error
     return made
+
+
+def _options(tracker: str) -> dict[str, str]:
+    """Of a tracker's callback. W&B logs from actors, which have the cluster's environment and not this process's."""
+    if tracker == "mlflow":
+        return {"experiment_name": "synface-sweep"}
+    if tracker == "wandb":
+        mode = os.environ.get("WANDB_MODE")
+        return {"project": os.environ.get("WANDB_PROJECT", "synface")} | ({"mode": mode} if mode else {})
+    return {}
 
 
 @contextlib.contextmanager

@@ -1,14 +1,18 @@
 """Turns, room on the cluster, and what becomes of errors; the trials themselves run in tests/e2e/test_sweep.py."""
 
+import importlib
+import importlib.util
 import sys
 from pathlib import Path
 
 import pytest
 import ray
+from ray import tune
 from ray.exceptions import RayTaskError
 
 from synface.core.errors import DivergedError, InputError, PartialError
 from synface.flows import sweep_tune
+from synface.flows.sweep_config import TRACKERS
 from synface.ops import demand
 
 sys.path.insert(0, str(Path(__file__).parent))
@@ -134,3 +138,35 @@ def test_a_tracker_that_is_not_installed_is_refused(name, monkeypatch):
 def test_tensorboard_is_there():
     config, *_ = planned(space=SPACE, how={"trackers": ["tensorboard"]})
     assert [type(c).__name__ for c in sweep_tune.callbacks(config)] == ["TBXLoggerCallback"]
+
+
+def pretended(config):
+    """Reports what a trial's driver reports, without its stages."""
+    tune.report({"metric": 0.5 + config["trial"] / 10, "epochs": 6, "accuracy/heads-val": 0.7})
+
+
+@pytest.mark.slow
+def test_each_tracker_holds_every_trials_point_and_accuracies(ray_cluster, tmp_path, monkeypatch, in_ci):
+    for name in ("mlflow", "wandb"):
+        if importlib.util.find_spec(name) is None:
+            (pytest.fail if in_ci else pytest.skip)(f"{name} is not installed")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"file://{tmp_path / 'mlflow'}")
+    monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    config, _, trials = planned(space={"train_recognizer.margin.m": [0.1, 0.2]}, how={"trackers": [*TRACKERS]})
+    by_index = {t.index: t for t in trials}
+    fitted = tune.Tuner(
+        tune.with_resources(pretended, {"CPU": 0, "memory": 2**28}),
+        param_space={"trial": tune.grid_search(sorted(by_index)), "point": sweep_tune._shown(by_index)},
+        run_config=tune.RunConfig(
+            name="t", storage_path=str(tmp_path / "tune"), verbose=0, callbacks=sweep_tune.callbacks(config)
+        ),
+    ).fit()
+    client = importlib.import_module("mlflow").MlflowClient()
+    experiment = client.get_experiment_by_name("synface-sweep")
+    runs = sorted(client.search_runs([experiment.experiment_id]), key=lambda r: r.data.params["trial"])
+    assert [r.data.metrics["metric"] for r in runs] == [0.5, 0.6] and {r.info.status for r in runs} == {"FINISHED"}
+    assert [next(v for k, v in r.data.params.items() if k.endswith("margin.m")) for r in runs] == ["0.1", "0.2"]
+    assert len(list((tmp_path / "tune").rglob("events.out.tfevents.*"))) == 2
+    folders = [Path(t.local_path) for t in fitted._experiment_analysis.trials]
+    assert [len(list(folder.glob("wandb/offline-run-*/run-*.wandb"))) for folder in folders] == [1, 1]
