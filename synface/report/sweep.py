@@ -3,13 +3,9 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import numpy as np
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
-from matplotlib.ticker import PercentFormatter
-
 from synface.evaluate import published as systems
 from synface.report import figures, similarities
+from synface.report.curves import Estimate, Panel, curve
 from synface.report.data import Sweep
 from synface.report.parts import Drawn, Section, Table, percent
 from synface.report.published import Published, tables_of
@@ -17,21 +13,17 @@ from synface.store import artifact
 
 #: the similarity factor, in recipes that ask for one
 M_PATH = "generate.variation.m"
-#: what a tick of an axis of m tells below the number that was asked
-TOLD = "asked; realised; share nearer to another identity"
-#: ticks that three lines of text leave room for
-TICKS = 11
+#: what a tick tells below the value (of m: what was asked)
+TOLD = "realised similarity to the inquiry; share nearer to another identity"
 #: frames of the sample grid
 BEST, VARIED = figures.SERIES[1], figures.SERIES[3]
-#: value, low, high; None where nobody measured it, or a single seed has no interval
-Estimate = tuple[float | None, float | None, float | None]
 
 
 def tiles(data: Sweep) -> list[tuple[str, str, str]]:
     """Headline numbers: the best point, and how many trials stand."""
     best, found = data.numbers["best"], []
     if best is not None:
-        remark = f"{_metric(data)}, mean of {best['n']} seeds: {_values(best['values'])}"
+        remark = f"{_metric(data)}, mean of {best['n']} seeds: {_best(data)}"
         found.append((f"{percent(best['mean'])} %", "best point", remark))
         found += [(f"{percent(v['mean'])} %", "its test", name) for name, v in best["test"].items() if name == "all"]
     missing = f"{data.numbers['failed']} missing" if data.numbers["failed"] else "none missing"
@@ -55,10 +47,7 @@ def sections(data: Sweep) -> list[Section]:
 
 def _curve(data: Sweep) -> Section:
     names = _benchmarks(data.points)
-    labels, x = _axis(data)
-    lines = {name: [_estimate(p, f"accuracy {name}") for p in data.points] for name in names}
-    mean = [_estimate(p, "metric") for p in data.points]
-    tested = {"test": [_estimate(p, "test all") for p in data.points]} if "test all mean" in data.points[0] else {}
+    labels, _ = _axis(data)
     told = dict(_first_trials(data))
     rows: list[tuple[Any, ...]] = [
         (label, name, p[f"{column} n"], p[f"{column} mean"], p[f"{column} low"], p[f"{column} high"])
@@ -71,17 +60,17 @@ def _curve(data: Sweep) -> Section:
         for name in ("asked", "realised", "nearer_to_another")
         if label in told and told[label][name] is not None
     ]
+    panels = _panels(data, names, [told.get(label) for label in labels])
+    measured = any("\n" in tick for panel in panels for tick in panel.labels)
+    axis = f"{_axis_name(data)}; {TOLD}" if measured else _axis_name(data)
     best = data.numbers["best"]
-    ticks = [_tick(label, told.get(label)) for label in labels]
-    measured = any("\n" in tick for tick in ticks)
     drawn = Drawn(
         "sweep",
         "Accuracy against the point",
         "Left: each protocol of the selection benchmarks; right: what chooses. Mean over the training seeds with its "
-        "95 % interval (Student t)."
-        + (f" Lines of the axis: {TOLD} (scored by the images table's scorer)." * measured),
-        f"Accuracy of {len(labels)} points; best: {_values(best['values'])}, {percent(best['mean'])} %",
-        curve(ticks, x, lines, {_metric(data): mean, **tested}, _axis_name(data)),
+        "95 % interval (Student t)." + " Below the values: what the images table's scorer measured." * measured,
+        f"Accuracy of {len(labels)} points; best: {_best(data)}, {percent(best['mean'])} %",
+        curve(panels, axis),
         ("point", "accuracy of", "seeds", "mean", "low95", "high95"),
         rows,
     )
@@ -92,6 +81,32 @@ def _curve(data: Sweep) -> Section:
         shown.append(("Published systems, gap to CASIA-WebFace (CosFace)", _systems_table()))
     lead = f"{data.numbers['points']} points, chosen by {_metric(data)}. The tests were opened afterwards."
     return Section("sweep", "Sweep", lead, [drawn], shown)
+
+
+def _panels(data: Sweep, names: Sequence[str], told: Sequence[Mapping[str, Any] | None]) -> list[Panel]:
+    """Every protocol, then what chooses; of named points that a number crosses, a panel each, and the averages."""
+
+    def lines(points: Sequence[Mapping[str, Any]]) -> dict[str, list[Estimate]]:
+        return {name: [_estimate(p, f"accuracy {name}") for p in points] for name in names}
+
+    numbered = list(zip(data.points, told, strict=True))
+    path = _axis_name(data)
+    if path and data.points[0].get("name"):
+        found, means, x = [], {}, sorted({float(p[path]) for p in data.points})
+        for kind in dict.fromkeys(p["name"] for p in data.points):
+            part = [(p, r) for p, r in numbered if p["name"] == kind]
+            own = [p for p, _ in part]
+            ticks = [_tick(f"{p[path]:g}", r) for p, r in part]
+            found.append(Panel(kind, ticks, [float(p[path]) for p in own], lines(own)))
+            by_x = {float(p[path]): _estimate(p, "metric") for p in own}
+            means[kind] = [by_x.get(v, (None, None, None)) for v in x]
+        return [*found, Panel(_metric(data), [f"{v:g}" for v in x], x, means)]
+    labels, x = _axis(data)
+    ticks = labels if x is None else [_tick(label, r) for label, r in zip(labels, told, strict=True)]
+    chosen = {_metric(data): [_estimate(p, "metric") for p in data.points]}
+    if "test all mean" in data.points[0]:
+        chosen["test"] = [_estimate(p, "test all") for p in data.points]
+    return [Panel("each benchmark", ticks, x, lines(data.points)), Panel("average", ticks, x, chosen)]
 
 
 def _tick(label: str, told: Mapping[str, Any] | None) -> str:
@@ -141,7 +156,15 @@ def _published_table(data: Sweep, labels: Sequence[str], published: Published) -
         key = published.key(p)
         theirs = published.rows.get(key, (None,) * len(published.columns))
         rows.append((label, percent(p["metric mean"]), *map(_known, theirs), published.remarks.get(key, "")))
-    return Table((_axis_name(data) or "point", f"ours, {_metric(data)}", *published.columns, "remark"), rows)
+    return Table(
+        (
+            "point" if data.points[0].get("name") else _axis_name(data) or "point",
+            f"ours, {_metric(data)}",
+            *published.columns,
+            "remark",
+        ),
+        rows,
+    )
 
 
 def _systems_table() -> Table:
@@ -274,15 +297,16 @@ def _point(row: Mapping[str, Any], data: Sweep, without: str = "") -> str:
     return ", ".join([name, *([_values(values)] if values else [])]) if name else _values(values)
 
 
+def _best(data: Sweep) -> str:
+    """The best point, as tables call it."""
+    return next(_point(p, data) for p in data.points if p["point"] == data.numbers["best"]["point"])
+
+
 def _axis(data: Sweep) -> tuple[list[str], list[float] | None]:
     """Labels of the points, and their places on a numeric axis where one number tells them apart."""
-    paths = data.numbers["paths"]
-    if (
-        len(paths) == 1
-        and not data.points[0].get("name")
-        and all(isinstance(p[paths[0]], int | float) for p in data.points)
-    ):
-        x = [float(p[paths[0]]) for p in data.points]
+    path = _axis_name(data)
+    if path and not data.points[0].get("name"):
+        x = [float(p[path]) for p in data.points]
         return [f"{v:g}" for v in x], x
     return _distinct([_point(p, data) for p in data.points]), None
 
@@ -293,7 +317,10 @@ def _distinct(labels: list[str]) -> list[str]:
 
 
 def _axis_name(data: Sweep) -> str:
-    return data.numbers["paths"][0] if len(data.numbers["paths"]) == 1 else ""
+    """The one path whose numbers are an axis: of all points, or of what points with names are crossed with."""
+    paths = data.numbers["crossed"] if data.points[0].get("name") else data.numbers["paths"]
+    single = len(paths) == 1 and all(isinstance(p[paths[0]], int | float) for p in data.points)
+    return paths[0] if single else ""
 
 
 def _benchmarks(points: Sequence[Mapping[str, Any]]) -> list[str]:
@@ -304,50 +331,3 @@ def _benchmarks(points: Sequence[Mapping[str, Any]]) -> list[str]:
 
 def _estimate(point: Mapping[str, Any], column: str) -> Estimate:
     return point[f"{column} mean"], point[f"{column} low"], point[f"{column} high"]
-
-
-@figures.styled
-def curve(
-    labels: Sequence[str],
-    x: Sequence[float] | None,
-    lines: Mapping[str, Sequence[Estimate]],
-    chosen: Mapping[str, Sequence[Estimate]],
-    axis: str,
-) -> Figure:
-    """Accuracy against the point with error bars: single lines on the left, what chooses on the right.
-
-    Args:
-        labels: of the points, as they stand at the axis; several lines where it tells more than the value.
-        x: their places; None: one after another, by label.
-        lines: name -> estimates, as shares.
-        chosen: the same for the right panel.
-        axis: name of the x axis.
-    """
-    figure, axes = figures.new_figure(1, 2, 3.8 if x is not None else 4.6)
-    for ax, parts, title in zip(axes.flat, (lines, chosen), ("each benchmark", "average"), strict=True):
-        places = np.arange(len(labels)) if x is None else np.asarray(x, float)
-        for number, (name, estimates) in enumerate(parts.items()):
-            _line(ax, places, estimates, name, number, joined=x is not None)
-        if x is None:
-            ax.set_xticks(places, labels, rotation=40, ha="right")
-        elif any("\n" in label for label in labels):
-            kept = np.argsort(places)[:: -(-len(labels) // TICKS)]
-            ax.set_xticks(places[kept], [labels[i] for i in kept], fontsize=7.5)
-        ax.set_xlabel(f"{axis}: {TOLD}" if any("\n" in label for label in labels) else axis)
-        ax.set_title(title)
-        ax.yaxis.set_major_formatter(PercentFormatter(1, None))
-        ax.grid()
-        if len(parts) > 1:
-            ax.legend(fontsize=8.5)
-    axes[0, 0].set_ylabel("verification accuracy")
-    return figure
-
-
-def _line(ax: Axes, x: np.ndarray, estimates: Sequence[Estimate], name: str, number: int, joined: bool) -> None:
-    values = np.array([[np.nan if v is None else v for v in e] for e in estimates], float)
-    order = np.argsort(x)
-    mean, error = values[order, 0], np.nan_to_num(np.abs(values[order, 1:].T - values[order, 0]))
-    colour, style = figures.SERIES[number % len(figures.SERIES)], "o-" if joined else "o"
-    ax.errorbar(
-        x[order], mean, yerr=error, fmt=style, color=colour, capsize=3, markersize=4.5, linewidth=1.4, label=name
-    )

@@ -14,8 +14,8 @@ from synface.core.errors import InputError
 from synface.core.statistics import summarize
 from synface.flows import sweep_outcome as outcome
 from synface.report import run as stage
+from synface.report.curves import Panel, curve
 from synface.report.published import PUBLISHED, tables_of
-from synface.report.sweep import curve
 from synface.store import artifact, tables
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "flows"))
@@ -85,6 +85,8 @@ def test_the_curve_holds_every_point_with_its_interval(made):
     assert (float(row["mean"]), float(row["low95"])) == pytest.approx((frontal.mean, frontal.low))
     assert means["0.8", "average"]["seeds"] == "2"  # one of its trials failed
     assert (output / "figures/sweep.png").stat().st_size > 10_000
+    svg = (output / "figures/sweep.svg").read_text()
+    assert "0.45" in svg and "8 %" in svg  # what m = 0.8 realised and mislabelled, at its tick
 
 
 def test_samples_have_a_row_an_identity_and_a_column_a_point(made):
@@ -158,6 +160,18 @@ def test_named_points_and_their_gap_to_real(tmp_path):
     assert "num_identities" not in text.split('id="provenance"')[0]  # the names stand for the values
 
 
+def test_named_points_by_m_have_a_panel_each(tmp_path):
+    points = [{"name": "one picture"}, {"name": "random centre", "pack": None}, {"name": "packed", "seed": 1}]
+    sweep = make_sweep(tmp_path / "sweep", recipe=CEMIFACE, points=points, space={M: [0.5]}, seeds=[0, 1, 2])
+    stage.run(report_config(tmp_path / "page", sweep=sweep))
+    svg = (tmp_path / "page/figures/sweep.svg").read_text()
+    assert all(f">{title}<" in svg for title in ("one picture", "random centre", "packed", "average"))
+    text = (tmp_path / "page/report.html").read_text()
+    assert re.search(r'<th scope="row">one picture, m 0\.5</th><td>65\.50</td><td>97\.85</td>', text)  # Table 11
+    rows = re.findall(r'<th scope="row">random centre, m 0\.5</th>', text)
+    assert len(rows) >= 3 and "CemiFace, Table 8" not in text  # which has other m for these kinds
+
+
 def test_the_cost_of_every_trial_stands_beside_it(tmp_path):
     sweep = make_sweep(tmp_path / "sweep", space={"pack.num_identities": [4, 3, 2]}, seeds=[0, 1, 2])
     lines = ["trial,point,values,seed,state,own_seconds,shared_seconds,gpu_hours,error"]
@@ -169,9 +183,8 @@ def test_the_cost_of_every_trial_stands_beside_it(tmp_path):
 
 
 def test_a_single_seed_has_a_point_and_no_interval():
-    figure = curve(
-        ["0", "1"], [0.0, 1.0], {"a": [(0.5, None, None), (0.6, 0.5, 0.7)]}, {"b": [(0.5, None, None)] * 2}, "m"
-    )
+    left = Panel("each benchmark", ["0", "1"], [0.0, 1.0], {"a": [(0.5, None, None), (0.6, 0.5, 0.7)]})
+    figure = curve([left, Panel("average", ["0", "1"], [0.0, 1.0], {"b": [(0.5, None, None)] * 2})], "m")
     assert [ax.get_title(loc="left") or ax.get_title() for ax in figure.axes] == ["each benchmark", "average"]
 
 
