@@ -45,10 +45,11 @@ COUNTS = {
     "sweep_comparison": (18, 3, 0),
     "sweep_comparison_tiny": (15, 5, 0),
     "sweep_generators_tiny": (15, 5, 5),
+    "sweep_early_tiny": (27, 9, 0),
     "sweep_margin": (18, 1, 0),
 }
-#: presets of one size: a comparison at equal cost, and one of the recognizer's settings
-ALONE = {"sweep_generators_tiny", "sweep_margin"}
+#: presets of one size: a comparison at equal cost, short trainings against whole ones, settings of the recognizer
+ALONE = {"sweep_generators_tiny", "sweep_early_tiny", "sweep_margin"}
 
 
 def test_every_experiment_has_both_sizes_and_stands_in_the_list_of_commands():
@@ -128,6 +129,13 @@ def test_presets_share_what_they_have_in_common(monkeypatch):
         "sweep_mixed_m_tiny": 2, "sweep_centres_tiny": 3, "sweep_packed_m_tiny": 4, "sweep_ids_images_tiny": 1,
         "sweep_identities_tiny": 1, "sweep_comparison_tiny": 1,
     }  # fmt: skip
+
+
+def test_short_trainings_are_all_that_the_early_ranks_add_to_the_curve(monkeypatch):
+    monkeypatch.chdir(ROOT)
+    curve, early = (uses(preset(ROOT / f"jobs/configs/{n}.yaml")[1]) for n in ("sweep_m_tiny", "sweep_early_tiny"))
+    added = {name: len(set(places) - set(curve[name])) for name, places in early.items()}
+    assert added == {"pool": 0, "embed": 0, "generate": 0, "train_recognizer": 27, "evaluate": 27}
 
 
 def test_full_scale_trains_its_generator_before_it_draws(monkeypatch):
