@@ -76,7 +76,7 @@ def test_another_generators_column_and_row(tmp_path):
     assert len(rows) == 3 * 4 and {r["point"] for r in rows} == {"-0.5", "0", "0.8", "DCFace"}
     text = (tmp_path / "page/report.html").read_text()
     assert '<th scope="row">DCFace</th><td>0.4000</td><td>0.0816</td>' in text  # its similarity to the inquiries
-    assert text.count("highest accuracy") == 1 and text.count("most varied") == 1
+    assert text.count("<td>highest accuracy</td>") == 1 and text.count("<td>most varied</td>") == 1
     assert "images (DCFace)" in text
     with pytest.raises(InputError, match="give sweep too"):
         report_config(tmp_path / "page", images=dcface, beside=beside)
