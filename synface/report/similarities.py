@@ -173,6 +173,8 @@ def image_grid(
     columns = [point for point in labels if all(point in row for row in samples.values())]
     side = figures.WIDTH / max(len(columns), 6)
     figure, axes = figures.new_figure(len(samples), len(columns), 0.4 + side * len(samples))
+    if boxes:
+        figure.set_layout_engine("constrained", w_pad=3 * FRAME, h_pad=3 * FRAME)
     for row, images in zip(axes, samples.values(), strict=True):
         for ax, point in zip(row, columns, strict=True):
             with Image.open(io.BytesIO(images[point])) as image:

@@ -201,7 +201,7 @@ def _similarity(data: Sweep) -> Section:
     if data.similarity:
         labels = dict(zip((p["point"] for p in data.points), _axis(data)[0], strict=True))
         labels |= dict(data.samples.beside)
-        by_point = {labels[column]: row for column, row in sorted(data.similarity.items()) if column in labels}
+        by_point = {labels[column]: data.similarity[column] for column in labels if column in data.similarity}
         shown.append(("Similarity to the inquiry", similarities.inquiry_table(by_point)))
         lead = f"{lead} {similarities.INQUIRY_LEAD}"
     return Section("similarity-asked", "Asked and realised", lead, [], shown)
@@ -243,8 +243,9 @@ def _samples(data: Sweep) -> Section:
     header = ("", "difference of samples, grey levels", "boxed")
     words = {BEST: "highest accuracy", VARIED: "most varied"}
     cells = [
-        (labels[column], f"{value:.2f}", ", ".join(words[c] for c in boxes.get(column, ())))
-        for column, value in sorted(samples.variety.items(), key=lambda item: (item[0] < 0, abs(item[0])))
+        (name, f"{samples.variety[column]:.2f}", ", ".join(words[c] for c in boxes.get(column, ())))
+        for column, name in labels.items()
+        if column in samples.variety
     ]
     return Section("sweep-samples", "Samples by point", "", [drawn], [("", Table(header, cells))] if cells else [])
 
