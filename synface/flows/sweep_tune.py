@@ -145,9 +145,9 @@ def run_trials(config: SweepConfig, trials: Sequence[Trial]) -> dict[int, tuple[
 
 def concurrency(config: SweepConfig, trials: Sequence[Trial]) -> int:
     """How many trials run at once: as many as the cluster has room for worker groups, and for their drivers."""
-    nodes = demand.nodes()
-    fit = min((demand.places(bundle, nodes) // count for bundle, count in _groups(trials)), default=1)
-    drivers = demand.places(driver_resources(config), nodes)
+    groups = _groups(trials)
+    fit = min((demand.places(bundle, demand.nodes(labels)) // count for bundle, count, labels in groups), default=1)
+    drivers = demand.places(driver_resources(config), demand.nodes())
     wanted = config.how.max_concurrent or (len(trials) if demand.autoscaled() else fit)
     return int(max(1, min(wanted, drivers, len(trials))))
 
@@ -159,16 +159,16 @@ def driver_resources(config: SweepConfig) -> dict[str, float]:
     return {"CPU": 0, "memory": config.how.driver_memory_gb * 2**30}
 
 
-def _groups(trials: Sequence[Trial]) -> list[tuple[dict[str, float], int]]:
-    """(what one worker asks for, how many) of every group that must be whole before it works."""
+def _groups(trials: Sequence[Trial]) -> list[tuple[dict[str, float], int, dict[str, str]]]:
+    """(what one worker asks for, how many, labels of its nodes) of every group that must be whole before it works."""
     groups = []
     for stage in (s for trial in trials for rung in trial.rungs for s in rung.stages.values()):
         how: Any = getattr(stage, "how", None)
         numerics: Any = getattr(stage, "numerics", None)
         if stage.verb.startswith("train_") and not how.in_process:
-            groups.append((worker_resources(stage), numerics.num_workers))  # type: ignore[arg-type]
+            groups.append((worker_resources(stage), numerics.num_workers, how.labels))  # type: ignore[arg-type]
         elif stage.verb == "pack" and how.workers > 1:
-            groups.append(({"CPU": how.cpus_per_worker or float(numerics.threads)}, how.workers))
+            groups.append(({"CPU": how.cpus_per_worker or float(numerics.threads)}, how.workers, how.labels))
     return groups
 
 
@@ -177,15 +177,14 @@ def shared_out(trial: Trial, limit: int) -> Trial:
 
     Two evaluations that each ask for an actor per CPU would each hold half of them and wait for ever.
     """
-    cpus = int(sum(node.get("CPU", 0) for node in demand.nodes()))
-    gpus = int(sum(node.get("GPU", 0) for node in demand.nodes()))
 
     def share(stage: StageConfig) -> StageConfig:
         how = getattr(stage, "how", None)
         if how is None or "actors" not in type(how).model_fields or how.actors is not None or limit == 1:
             return stage
         numerics = stage.numerics  # type: ignore[attr-defined]
-        have = gpus if numerics.device == "cuda" else cpus // numerics.threads
+        of_kind = int(demand.amount("GPU" if numerics.device == "cuda" else "CPU", how.labels))
+        have = of_kind if numerics.device == "cuda" else of_kind // numerics.threads
         return stage.model_copy(update={"how": how.model_copy(update={"actors": max(1, have // limit)})})
 
     def shared(rung: Rung) -> Rung:
@@ -314,6 +313,6 @@ def gpus_held(stage: StageConfig) -> float:
         return 0.0
     if stage.verb.startswith("train_"):
         return numerics.num_workers * how.gpus_per_worker
-    have = sum(node.get("GPU", 0.0) for node in demand.nodes())
+    have = demand.amount("GPU", how.labels)
     actors = getattr(how, "max_actors", None) or getattr(how, "actors", None)
     return min(have, actors * (getattr(how, "gpus_per_actor", 0.0) or 1.0)) if actors else have

@@ -14,6 +14,7 @@ from synface.core.errors import DivergedError, InputError, PartialError
 from synface.flows import sweep_tune
 from synface.flows.sweep_config import TRACKERS
 from synface.ops import demand
+from synface.settings import merge
 
 sys.path.insert(0, str(Path(__file__).parent))
 from sweep_tools import planned
@@ -67,6 +68,18 @@ def test_as_many_trials_as_worker_groups_and_drivers_fit(nodes, found, how, limi
     nodes(*found)
     config, _, trials = planned(recipe=TWO_WORKERS, space=SPACE, how=how)
     assert sweep_tune.concurrency(config, trials) == limit
+
+
+def test_groups_fit_on_the_nodes_of_their_labels_alone(monkeypatch):
+    fast, slow = {"CPU": 4, "memory": 8 * GIB}, {"CPU": 64, "memory": 8 * GIB}
+    monkeypatch.setattr(demand, "nodes", lambda labels=None: [fast] if labels else [fast, slow])
+    monkeypatch.setattr(demand, "autoscaled", lambda: False)
+    monkeypatch.setattr(ray, "cluster_resources", lambda: {"CPU": 68})
+    recipe = merge(TWO_WORKERS, {"train_recognizer": {"how": {"labels": {"pool": "fast"}}}})
+    config, _, trials = planned(recipe=recipe, space=SPACE)
+    assert sweep_tune.concurrency(config, trials) == 2
+    config, _, trials = planned(recipe=TWO_WORKERS, space=SPACE)
+    assert sweep_tune.concurrency(config, trials) == 4
 
 
 def test_a_driver_asks_for_no_cpu(nodes):
