@@ -23,6 +23,8 @@ import pytest
 ROOT = Path(__file__).parent.parent
 NODE = Path(__file__).parent / "swift_node.py"
 KEY, SECRET = "test:tester", "testing"
+#: may do only what a bucket allows to everybody
+READER = {"AWS_ACCESS_KEY_ID": "test:reader", "AWS_SECRET_ACCESS_KEY": "reading"}
 
 BACKEND = """\
 [DEFAULT]
@@ -57,6 +59,7 @@ account_autocreate = true
 [filter:tempauth]
 use = egg:swift#tempauth
 user_test_tester = testing .admin
+user_test_reader = reading
 [filter:s3api]
 use = egg:swift#s3api
 location = us-east-1

@@ -10,7 +10,10 @@ from pathlib import Path
 
 import pytest
 import yaml
+from faulty_proxy import faulty
 from generate_helpers import files, files_after_a_kill
+from memory_pressure import short_of_memory
+from pattern_generator import FILLS_MEMORY
 
 from synface.store import artifact, ledger, tables
 from synface.store import s3 as store_s3
@@ -45,16 +48,17 @@ def ended():
     STARTED.clear()
 
 
-def start(folder: Path, output: str, **fields) -> subprocess.Popen:
+def start(folder: Path, output: str, environment: dict[str, str] | None = None, **fields) -> subprocess.Popen:
     recipe = folder / f"recipe-{time.time_ns()}.yaml"
     recipe.write_text(yaml.safe_dump({"generate": FIELDS | fields | {"output": output}}))
-    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parent), "RAY_AUTH_MODE": "disabled"}
+    python_path = os.pathsep.join(filter(None, [str(Path(__file__).parent), os.environ.get("PYTHONPATH")]))
+    settings = {"PYTHONPATH": python_path, "RAY_AUTH_MODE": "disabled"} | (environment or {})
     process = subprocess.Popen(
         [sys.executable, "-m", "synface.cli", "generate", "--config", str(recipe)],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        env=environment,
+        env=os.environ | settings,
         start_new_session=True,
     )
     STARTED.append(process)
@@ -154,6 +158,18 @@ def test_a_killed_actor_is_replaced(undisturbed, tmp_path):
     assert pictures(files(output)) == pictures(undisturbed)
 
 
+def test_a_worker_out_of_memory_costs_a_bounded_number_of_tries(undisturbed, tmp_path):
+    """Ray's memory monitor kills the actor in the middle of a shard: always, then once."""
+    output, tries = str(tmp_path / "o"), tmp_path / "tries"
+    always = short_of_memory() | {FILLS_MEMORY: f"{tries}:1000"}
+    result = finish(start(tmp_path, output, always, how=FIELDS["how"] | {"restarts": 1, "rounds": 1}), code=1)
+    assert "could not be made in 1 rounds" in result["error"] and "memory" in result["error"]
+    assert tries.stat().st_size == 2 and artifact.load_manifest(output) is None
+    once = short_of_memory() | {FILLS_MEMORY: f"{tries}:3"}
+    finish(start(tmp_path, output, once))
+    assert tries.stat().st_size == 3 and files_after_a_kill(output) == undisturbed
+
+
 def pictures(found: dict[str, bytes]) -> list[bytes]:
     """The images of all shards, in order, whatever the configuration that made them."""
     shards = [tables.parse_parquet(found[name], name) for name in sorted(found) if name.endswith(".parquet")]
@@ -188,6 +204,27 @@ def test_a_store_that_is_away_for_20_seconds_costs_only_time(undisturbed, tmp_pa
     assert process.poll() is None
     swift_server.start()
     finish(process)
+    assert remote_files(output) == undisturbed
+
+
+def test_a_store_that_answers_with_errors_and_late_costs_only_time(undisturbed, tmp_path, s3, swift_server):
+    """In the middle of a run: 500s and 503s, each more in a row than boto3 tries by itself, then slow answers."""
+    store_s3.client.cache_clear()
+    output = uris.join(s3, "sets/three")
+    first: list[int] = []  # number of the first request of the bad time
+
+    def fault(number: int) -> int | float | None:
+        place = number - first[0] if first else -1
+        if 0 <= place < 6 or 12 <= place < 18:
+            return 503 if place < 6 else 500
+        return 1.0 if 20 <= place < 30 else None
+
+    with faulty(swift_server.ports["proxy"], fault) as (endpoint, seen):
+        process = start(tmp_path, output, {"AWS_ENDPOINT_URL": endpoint})
+        wait_for_shards(process, output, 3)
+        first.append(seen["requests"])
+        finish(process)
+    assert seen["errors"] == 12 and seen["late"] == 10
     assert remote_files(output) == undisturbed
 
 

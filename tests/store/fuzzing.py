@@ -88,16 +88,18 @@ def lmdb_map() -> bytes:
     records[b"__keys__"] = msgpack.packb(list(records)[::2])
     with tempfile.TemporaryDirectory() as folder:
         place = Path(folder) / "x.lmdb"
-        with lmdb.open(str(place), subdir=False, map_size=1 << 20, lock=False) as database:
-            with database.begin(write=True) as transaction:
-                for key, value in records.items():
-                    transaction.put(key, value or b"")
+        with (
+            lmdb.open(str(place), subdir=False, map_size=1 << 20, lock=False) as database,
+            database.begin(write=True) as transaction,
+        ):
+            for key, value in records.items():
+                transaction.put(key, value or b"")
         return place.read_bytes()
 
 
 def read_lmdb(data: bytes) -> None:
     pages = lmdb_pages.Pages(io.BytesIO(data), "x.lmdb")
-    exhaust(pages.keys())
+    exhaust(pages)
     exhaust(lmdb_file.read_pages(pages, "x.lmdb"))
 
 

@@ -4,9 +4,9 @@
 repository HaiyuWu/Vec2Face, ``scripts/prepare_training_set.py``). The features are those of Vec2Face's own extractor,
 which is not ours to imitate: written as empty arrays, passed over when read.
 
-Written by LMDB's own library, which maps a file: it is made in a temporary folder, then copied to where it belongs. Read
-by `lmdb_pages`, which believes nothing that it finds; a file elsewhere is copied to a temporary one first, because
-records are asked for in no order.
+Written by LMDB's own library, which maps a file: it is made in a temporary folder, then copied to where it belongs.
+Read by `lmdb_pages`, which believes nothing that it finds; a file elsewhere is copied to a temporary one first,
+because records are asked for in no order.
 """
 
 import contextlib
@@ -121,7 +121,7 @@ def _keys(pages: Pages, where: str) -> Iterable[Any]:
     """The keys in the file's own order, else those of all records."""
     packed = pages.get(b"__keys__")
     if packed is None:
-        return (key for key in pages.keys() if key[:2] != b"__")
+        return (key for key in pages if key[:2] != b"__")
     keys = _unpack(packed, where, "__keys__")
     if not isinstance(keys, list):
         raise InputError(f"{where}: __keys__ is no list")

@@ -1,7 +1,7 @@
 """LMDB files, read page by page (LMDB 0.9, data version 1, 64 bits, little-endian) without the C library.
 
-The library maps a file and trusts every number in it, so that a damaged page ends the process or keeps it for ever. Here
-each read is inside the file, no way down is deeper than the library's own, and no page is walked twice.
+The library maps a file and trusts every number in it, so that a damaged page ends the process or keeps it for ever.
+Here each read is inside the file, no way down is deeper than the library's own, and no page is walked twice.
 
 Layout (``mdb.c``): pages 0 and 1 each start with a meta, the one of the later transaction counts. A page is a header
 and the places of its nodes; a branch's node holds the number of a page, a leaf's node a key and a value, or the
@@ -48,7 +48,7 @@ class _Page:
 
 
 class Pages:
-    """The main database of an LMDB file.
+    """The main database of an LMDB file: `get` a value, iterate over the keys.
 
     Raises:
         InputError: no such file, a truncated one, or, wherever it is met, damage.
@@ -98,7 +98,7 @@ class Pages:
             number = self._child(page, bisect_right(page.keys, key, lo=1) - 1)  # the first key stands for all below
         raise self._damage(f"a tree deeper than {MAX_DEPTH}")
 
-    def keys(self) -> Iterator[bytes]:
+    def __iter__(self) -> Iterator[bytes]:
         """Every key, rising."""
         waiting = [] if self._root == EMPTY else [self._root]
         seen = 0

@@ -152,7 +152,7 @@ def test_pages_are_read_as_the_library_reads_them(records, others):
         write_lmdb(place, list(records.items())[half:])  # a later transaction: the other meta, pages written anew
         with open(place, "rb") as stream:
             pages = lmdb_pages.Pages(stream, "x")
-            assert list(pages.keys()) == sorted(records)
+            assert list(pages) == sorted(records)
             assert {key: pages.get(key) for key in records} == records
             assert all(pages.get(key) == records.get(key) for key in others)
 
@@ -164,7 +164,7 @@ def test_a_deep_tree_is_read(tmp_path):
         assert database.stat()["depth"] == 3
     with open(tmp_path / "x.lmdb", "rb") as stream:
         pages = lmdb_pages.Pages(stream, "x")
-        assert {key: pages.get(key) for key in pages.keys()} == records
+        assert {key: pages.get(key) for key in pages} == records
 
 
 def test_loops_other_orders_and_other_layouts_are_refused(tmp_path):
@@ -179,7 +179,7 @@ def test_loops_other_orders_and_other_layouts_are_refused(tmp_path):
     with pytest.raises(InputError, match="deeper than 32"):
         pages.get(min(records))
     with pytest.raises(InputError, match="met twice"):
-        list(pages.keys())
+        list(pages)
     with lmdb.open(str(tmp_path / "n.lmdb"), subdir=False, lock=False, max_dbs=1) as database:
         database.open_db(b"inner")
     with open(tmp_path / "n.lmdb", "rb") as stream, pytest.raises(InputError, match="inside the database"):
