@@ -8,7 +8,6 @@ import pytest
 
 from synface.store import huggingface, images, schemas, tables
 from synface.store import uri as uris
-from synface.store.export import export
 
 
 def test_the_features_name_every_column():
@@ -22,34 +21,6 @@ def test_the_features_name_every_column():
     assert found["attributes"]["points"]["length"] == 4 and found["attributes"]["tags"]["_type"] == "Sequence"
     with pytest.raises(ValueError, match="no feature"):
         huggingface.feature(pa.date32())
-
-
-@pytest.fixture
-def datasets(tmp_path, monkeypatch):
-    monkeypatch.setenv("HF_HOME", str(tmp_path / "hf"))
-    monkeypatch.setenv("HF_DATASETS_OFFLINE", "1")
-    return pytest.importorskip("datasets")
-
-
-@pytest.mark.slow
-def test_load_dataset_reads_exports(images_at, tmp_path, datasets):
-    """WebDataset tars and image folders by the readers that others use for them."""
-    output = images_at(tmp_path / "a")
-    rows = [r for t in tables.iter_images(output) for r in t.to_pylist()]
-    pixels = [images.decode(r["image"]["bytes"]) for r in rows]
-    cache = str(tmp_path / "cache")
-    export(output, "webdataset", str(tmp_path / "w"))
-    tars = sorted(str(p) for p in (tmp_path / "w").glob("*.tar"))
-    loaded = datasets.load_dataset("webdataset", data_files=tars, split="train", cache_dir=cache)
-    assert loaded["__key__"][:] == [f"{r['label']:07d}_{r['sample']:05d}" for r in rows]
-    for got, row, image in zip(loaded, rows, pixels, strict=True):
-        assert (np.asarray(got["jpg"]) == image).all()
-        assert int(got["cls"]) == row["label"] and got["json"]["identity_id"] == row["identity_id"]
-    export(output, "folder", str(tmp_path / "f"))
-    loaded = datasets.load_dataset("imagefolder", data_dir=str(tmp_path / "f"), split="train", cache_dir=cache)
-    names = loaded.features["label"].names
-    found = {(names[r["label"]], np.asarray(r["image"]).tobytes()) for r in loaded}
-    assert found == {(r["identity_id"], p.tobytes()) for r, p in zip(rows, pixels, strict=True)}
 
 
 @pytest.mark.slow
