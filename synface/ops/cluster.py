@@ -18,8 +18,6 @@ LOCAL_OBJECT_STORE_BYTES = 512 << 20
 #: folders that every node of the cluster mounts at the same place
 SHARED_PATHS_VARIABLE = "SYNFACE_SHARED_PATHS"
 LOOPBACK = ("localhost", "127.0.0.1", "::1")
-#: a task whose process Ray's memory monitor kills is tried so often again; Ray's own default is for ever
-OUT_OF_MEMORY_RETRIES = 8
 #: seconds that a cluster has to answer before its address is refused
 REACH_SECONDS = 15.0
 
@@ -37,7 +35,6 @@ def connect(num_cpus: int | None = None) -> None:
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.2")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-    os.environ.setdefault("RAY_task_oom_retries", str(OUT_OF_MEMORY_RETRIES))
     quiet = {"log_to_driver": True, "logging_level": logging.WARNING}
     address = os.environ.get("RAY_ADDRESS", "")
     try:
