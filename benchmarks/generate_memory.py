@@ -102,9 +102,11 @@ def slope(curve: list[tuple[float, int, int]]) -> dict[str, float]:
     steady = np.array([(n / 1000, size / 2**20) for _, n, size in curve if last / 3 <= n < last])
     if len(steady) == 0 or len(np.unique(steady[:, 0])) < 3:
         raise SystemExit("too short a run for a slope: more --images, or smaller --images-per-shard")
-    line = stats.linregress(steady[:, 0], steady[:, 1])
-    half = stats.t.ppf(0.975, len(steady) - 2) * line.stderr
-    return {"mib_per_1000_images": line.slope, "low": line.slope - half, "high": line.slope + half, "n": len(steady)}
+    x, y = steady.T - steady.mean(0)[:, None]
+    line = float(x @ y / (x @ x))
+    error = float(np.sqrt(((y - line * x) ** 2).sum() / (len(x) - 2) / (x @ x)))
+    half = float(stats.t.ppf(0.975, len(x) - 2)) * error
+    return {"mib_per_1000_images": line, "low": line - half, "high": line + half, "n": len(x)}
 
 
 def main() -> None:
