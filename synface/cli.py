@@ -41,6 +41,9 @@ STAGES = {
     "sweep": ("synface.flows.sweep_config", "SweepConfig", "synface.flows.sweep"),
 }
 
+#: a task whose process Ray's memory monitor kills is started so often again; by Ray's default for ever
+OUT_OF_MEMORY_RETRIES = 8
+
 #: `synface pack --verify-realised IMAGES`: as a stage, of a verb that has another task without it
 REALISED = ("synface.flows.realised", "RealisedConfig")
 
@@ -116,7 +119,9 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"synface {__version__}")
         return 0
     runs.log_to_stderr()
-    os.environ.setdefault("RAY_SCHEDULER_EVENTS", "0")  # Ray reads it at import; its lines go to stdout
+    # Ray reads these when it is imported; the lines that the first one ends go to stdout
+    os.environ.setdefault("RAY_SCHEDULER_EVENTS", "0")
+    os.environ.setdefault("RAY_task_oom_retries", str(OUT_OF_MEMORY_RETRIES))
     verb, rest = _verb(argv)
     started = time.monotonic()
     ray_was_up = _ray_is_up()

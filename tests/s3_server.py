@@ -23,6 +23,8 @@ import pytest
 ROOT = Path(__file__).parent.parent
 NODE = Path(__file__).parent / "swift_node.py"
 KEY, SECRET = "test:tester", "testing"
+#: may do only what a bucket allows to everybody
+READER = {"AWS_ACCESS_KEY_ID": "test:reader", "AWS_SECRET_ACCESS_KEY": "reading"}
 
 BACKEND = """\
 [DEFAULT]
@@ -38,6 +40,8 @@ disable_fallocate = true
 pipeline = {role}-server
 [app:{role}-server]
 use = egg:swift#{role}
+# an object is listed before its put is answered, however busy the machine is: no daemon here catches up later
+container_update_timeout = 60
 """
 
 PROXY = """\
@@ -55,6 +59,7 @@ account_autocreate = true
 [filter:tempauth]
 use = egg:swift#tempauth
 user_test_tester = testing .admin
+user_test_reader = reading
 [filter:s3api]
 use = egg:swift#s3api
 location = us-east-1
@@ -110,14 +115,22 @@ class SwiftServer:
         subprocess.run([self.python, NODE, "rings", self.folder, *ports], check=True, capture_output=True)
 
     def start(self) -> None:
-        """Start what is not running and wait until the proxy answers."""
+        """Start what is not running, the proxy last, and wait until it answers.
+
+        An object that is put while the container server is away is kept but never listed.
+        """
+        deadline = time.monotonic() + 60
         for role in self.ports:
+            if role == "proxy":
+                while time.monotonic() < deadline and not all(
+                    reachable(p) for r, p in self.ports.items() if r != "proxy"
+                ):
+                    time.sleep(0.1)
             if role not in self.processes:
                 log = open(self.folder / f"{role}.log", "ab")  # noqa: SIM115 (lives as long as the process)
                 self.processes[role] = subprocess.Popen(
                     [self.python, NODE, role, self.folder], stdout=log, stderr=log, start_new_session=True
                 )
-        deadline = time.monotonic() + 60
         while time.monotonic() < deadline:
             try:
                 with urllib.request.urlopen(f"{self.endpoint}/healthcheck", timeout=2) as answer:
@@ -129,16 +142,17 @@ class SwiftServer:
         raise RuntimeError(f"Swift did not start:\n{logs}")
 
     def stop(self) -> None:
-        """End our own processes, by process id."""
-        for process in self.processes.values():
+        """End our own processes, by process id; the proxy first and alone, so that no put outlives its listing."""
+        for role in reversed(self.ports):
+            process = self.processes.pop(role, None)
+            if process is None:
+                continue
             process.send_signal(signal.SIGTERM)
-        for process in self.processes.values():
             try:
                 process.wait(10)
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait(10)
-        self.processes.clear()
 
 
 def free_ports(count: int) -> list[int]:

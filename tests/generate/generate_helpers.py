@@ -1,5 +1,6 @@
 """Configurations and identities for the tests of generation."""
 
+import time
 from pathlib import Path
 
 import numpy as np
@@ -8,6 +9,7 @@ import pyarrow as pa
 from synface.generate.config import GenerateConfig
 from synface.settings import StageConfig, build
 from synface.store import artifact, schemas, tables
+from synface.store.clean import dead_files
 
 
 class DemoIdentities(StageConfig):
@@ -53,3 +55,11 @@ def files(output, skip=("result-", "leases/")):
     root = Path(output)
     found = {p.relative_to(root).as_posix(): p.read_bytes() for p in root.rglob("*") if p.is_file()}
     return {k: v for k, v in found.items() if not any(s in k for s in skip)}
+
+
+def files_after_a_kill(output):
+    """`files` without what a writer that died in the middle of a write leaves: `clean` must know it as garbage."""
+    found = files(output)
+    halves = {path for path in found if path.endswith(".tmp")}
+    assert halves <= {path for path, _ in dead_files(str(output), time.time() + 60)}
+    return {path: data for path, data in found.items() if path not in halves}

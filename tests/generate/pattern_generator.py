@@ -1,6 +1,7 @@
 """A generator of our own, as a user would write one: `pattern_generator:Pattern`, cheap and deterministic.
 
-`options` make it slow or faulty in the ways that machines and networks are.
+`options` make it slow or faulty in the ways that machines and networks are. So does the environment where the result
+must be the undisturbed one to the last byte, the configuration's hash included.
 """
 
 import os
@@ -13,6 +14,22 @@ import pyarrow as pa
 from synface.core import rng
 from synface.generate.generators.types import Description, Failure, Sample
 from synface.generate.plan import Identity
+
+#: ``FILE:TIMES``: so often does making person 3 fill the memory until somebody kills the process; FILE counts
+FILLS_MEMORY = "PATTERN_FILLS_MEMORY"
+
+
+def fill_memory() -> None:
+    place, _, times = os.environ[FILLS_MEMORY].rpartition(":")
+    with open(place, "ab") as stream:
+        if stream.tell() >= int(times):
+            return
+        stream.write(b"x")
+    held = []
+    for _ in range(256):
+        held.append(b"\1" * (64 << 20))
+        time.sleep(0.02)
+    raise AssertionError("16 GiB taken, and nobody killed this process")
 
 
 class Pattern:
@@ -49,6 +66,8 @@ class Pattern:
         time.sleep(options.get("seconds_per_image", 0.0) * len(items))
         slow = options.get("slow_identities", {})
         time.sleep(max(slow.get(str(i.identity.label), 0.0) for i in items))
+        if FILLS_MEMORY in os.environ and items[0].identity.label <= 3 <= items[-1].identity.label:
+            fill_memory()
         if options.get("bad_batch") and any([i.identity.label, i.sample] in bad for i in items):
             raise RuntimeError("one of the batch is bad")
         return [Failure("asked to fail") if [i.identity.label, i.sample] in bad else self.one(i) for i in items]

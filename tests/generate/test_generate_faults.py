@@ -10,7 +10,10 @@ from pathlib import Path
 
 import pytest
 import yaml
-from generate_helpers import files
+from faulty_proxy import faulty
+from generate_helpers import files, files_after_a_kill
+from memory_pressure import short_of_memory
+from pattern_generator import FILLS_MEMORY
 
 from synface.store import artifact, ledger, tables
 from synface.store import s3 as store_s3
@@ -45,16 +48,17 @@ def ended():
     STARTED.clear()
 
 
-def start(folder: Path, output: str, **fields) -> subprocess.Popen:
+def start(folder: Path, output: str, environment: dict[str, str] | None = None, **fields) -> subprocess.Popen:
     recipe = folder / f"recipe-{time.time_ns()}.yaml"
     recipe.write_text(yaml.safe_dump({"generate": FIELDS | fields | {"output": output}}))
-    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parent), "RAY_AUTH_MODE": "disabled"}
+    python_path = os.pathsep.join(filter(None, [str(Path(__file__).parent), os.environ.get("PYTHONPATH")]))
+    settings = {"PYTHONPATH": python_path, "RAY_AUTH_MODE": "disabled"} | (environment or {})
     process = subprocess.Popen(
         [sys.executable, "-m", "synface.cli", "generate", "--config", str(recipe)],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        env=environment,
+        env=os.environ | settings,
         start_new_session=True,
     )
     STARTED.append(process)
@@ -70,8 +74,9 @@ def finish(process: subprocess.Popen, code: int = 0) -> dict:
 
 
 def wait_for_shards(process: subprocess.Popen, output: str, count: int) -> None:
+    """Finished ones: an entry that is being written has a temporary name, and a kill now would aim at it."""
     deadline = time.monotonic() + 240
-    while len(uris.list_files(uris.join(output, ledger.LEDGER))) < count:
+    while sum(not p.endswith(".tmp") for p, _ in uris.list_files(uris.join(output, ledger.LEDGER))) < count:
         assert process.poll() is None, process.communicate()[1][-3000:]
         assert time.monotonic() < deadline, "no progress"
         time.sleep(0.05)
@@ -103,7 +108,7 @@ def test_a_killed_driver_is_resumed_to_the_same_bytes(undisturbed, tmp_path):
         assert artifact.load_manifest(output) is None
     done = ledger.load(output)
     result = finish(start(tmp_path, output, how={"max_actors": 2, "cpus_per_actor": 0.4}))
-    assert not result["cached"] and files(output) == undisturbed
+    assert not result["cached"] and files_after_a_kill(output) == undisturbed
     assert "generate: " in result["stderr"] and len(done) >= 7
     assert finish(start(tmp_path, output))["cached"]
 
@@ -126,7 +131,7 @@ def test_a_stop_signal_keeps_whole_shards_and_the_same_command_continues(undistu
     done = {n: e.sha256 for n, e in ledger.load(output).items()}
     assert 3 <= len(done) < 15 and artifact.load_manifest(output) is None
     finish(start(tmp_path, output))
-    assert files(output) == undisturbed
+    assert files_after_a_kill(output) == undisturbed
     assert done.items() <= {n: e.sha256 for n, e in ledger.load(output).items()}.items()
 
 
@@ -151,6 +156,18 @@ def test_a_killed_actor_is_replaced(undisturbed, tmp_path):
     finish(process)
     assert len(set(pids.read_text().split())) >= 2
     assert pictures(files(output)) == pictures(undisturbed)
+
+
+def test_a_worker_out_of_memory_costs_a_bounded_number_of_tries(undisturbed, tmp_path):
+    """Ray's memory monitor kills the actor in the middle of a shard: always, then once."""
+    output, tries = str(tmp_path / "o"), tmp_path / "tries"
+    always = short_of_memory() | {FILLS_MEMORY: f"{tries}:1000"}
+    result = finish(start(tmp_path, output, always, how=FIELDS["how"] | {"restarts": 1, "rounds": 1}), code=1)
+    assert "could not be made in 1 rounds" in result["error"] and "memory" in result["error"]
+    assert tries.stat().st_size == 2 and artifact.load_manifest(output) is None
+    once = short_of_memory() | {FILLS_MEMORY: f"{tries}:3"}
+    finish(start(tmp_path, output, once))
+    assert tries.stat().st_size == 3 and files_after_a_kill(output) == undisturbed
 
 
 def pictures(found: dict[str, bytes]) -> list[bytes]:
@@ -190,6 +207,27 @@ def test_a_store_that_is_away_for_20_seconds_costs_only_time(undisturbed, tmp_pa
     assert remote_files(output) == undisturbed
 
 
+def test_a_store_that_answers_with_errors_and_late_costs_only_time(undisturbed, tmp_path, s3, swift_server):
+    """In the middle of a run: 500s and 503s, each more in a row than boto3 tries by itself, then slow answers."""
+    store_s3.client.cache_clear()
+    output = uris.join(s3, "sets/three")
+    first: list[int] = []  # number of the first request of the bad time
+
+    def fault(number: int) -> int | float | None:
+        place = number - first[0] if first else -1
+        if 0 <= place < 6 or 12 <= place < 18:
+            return 503 if place < 6 else 500
+        return 1.0 if 20 <= place < 30 else None
+
+    with faulty(swift_server.ports["proxy"], fault) as (endpoint, seen):
+        process = start(tmp_path, output, {"AWS_ENDPOINT_URL": endpoint})
+        wait_for_shards(process, output, 3)
+        first.append(seen["requests"])
+        finish(process)
+    assert seen["errors"] == 12 and seen["late"] == 10
+    assert remote_files(output) == undisturbed
+
+
 def test_a_missing_bucket_is_refused_in_seconds(tmp_path, s3):
     started = time.monotonic()
     result = finish(start(tmp_path, "s3://no-such-bucket-here/x"), code=2)
@@ -205,7 +243,7 @@ def test_a_full_disk_is_told_and_the_rest_follows_when_there_is_room(undisturbed
     assert 0 < len(ledger.load(output)) < 15 and artifact.load_manifest(output) is None
     subprocess.run(["mount", "-o", "remount,size=16m", str(disk)], check=True)
     finish(start(tmp_path, output))
-    assert files(output) == undisturbed
+    assert files_after_a_kill(output) == undisturbed
 
 
 def test_a_table_with_failures_ends_with_exit_code_3(tmp_path):

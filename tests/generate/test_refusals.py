@@ -2,6 +2,7 @@
 
 import errno
 import os
+import subprocess
 
 import numpy as np
 import pytest
@@ -125,6 +126,12 @@ def test_no_space_left(small_disk):
         uris.write_bytes(str(disk / "a" / "big.bin"), b"x" * 200_000)
     assert [p for p in disk.rglob("*") if p.is_file()] == []
     uris.write_bytes(str(disk / "small.bin"), b"x")
+
+
+def test_a_read_only_disk(pattern, small_disk):
+    disk = small_disk("64k")
+    subprocess.run(["mount", "-o", "remount,ro", str(disk)], check=True)
+    refused(pattern(disk / "o"), "cannot be written.*the filesystem is read-only; choose another output")
 
 
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="no /dev/full")

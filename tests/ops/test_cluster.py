@@ -1,11 +1,15 @@
 """Which outputs a cluster may write to, and which clusters can be joined."""
 
+import os
 import platform
 import socket
+import subprocess
+import sys
 import time
 
 import pytest
 import ray
+from memory_pressure import short_of_memory
 from ray._private.utils import check_version_info
 
 from synface.core.errors import InputError
@@ -84,3 +88,41 @@ def test_other_failures_to_join_or_start_are_errors_of_ours():
     assert isinstance(cluster.explained("head:6379", ValueError("odd")), InputError)
     local = cluster.explained("", Exception("The current node timed out during startup"))
     assert not isinstance(local, InputError) and "timed out" in str(local) and "try again" in str(local)
+
+
+FILLS_MEMORY = """
+import sys, time
+from synface import cli
+
+cli.OUT_OF_MEMORY_RETRIES = 1
+assert cli.main(["status", "/nothing/here"]) == 2 and "ray" not in sys.modules
+
+import ray
+from synface.ops import cluster
+
+cluster.connect(num_cpus=1)
+
+@ray.remote
+def fill(place):
+    with open(place, "a") as stream:
+        stream.write("x")
+    held = []
+    for _ in range(256):
+        held.append(bytes([1]) * (64 << 20))
+        time.sleep(0.02)
+
+try:
+    ray.get(fill.remote(sys.argv[1]))
+except ray.exceptions.OutOfMemoryError:
+    print("given up")
+"""
+
+
+@pytest.mark.slow
+def test_a_task_that_is_always_out_of_memory_is_given_up(tmp_path):
+    """A task (a writer, say), not an actor: Ray by itself would start it again for ever."""
+    environment = os.environ | {"RAY_AUTH_MODE": "disabled"} | short_of_memory()
+    command = [sys.executable, "-c", FILLS_MEMORY, str(tmp_path / "tries")]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=280, env=environment)
+    assert done.stdout.splitlines()[-1:] == ["given up"], done.stderr[-3000:]
+    assert (tmp_path / "tries").read_text() == "xx"

@@ -79,3 +79,10 @@ def write_images(output, shards=2, finish=True, names=None, licence="CC0-1.0", f
 @pytest.fixture
 def images_at():
     return write_images
+
+
+@pytest.fixture
+def datasets(tmp_path, monkeypatch):
+    monkeypatch.setenv("HF_HOME", str(tmp_path / "hf"))
+    monkeypatch.setenv("HF_DATASETS_OFFLINE", "1")
+    return pytest.importorskip("datasets")

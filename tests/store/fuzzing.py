@@ -11,9 +11,13 @@ import resource
 import signal
 import sys
 import tarfile
+import tempfile
 import zipfile
 from collections.abc import Callable
+from pathlib import Path
 
+import lmdb
+import msgpack
 import numpy as np
 import pyarrow as pa
 from hypothesis import HealthCheck, given, seed, settings
@@ -21,7 +25,7 @@ from hypothesis import strategies as st
 
 from synface.core.errors import InputError
 from synface.store import artifact, images, ledger, tables
-from synface.store.formats import recordio, verification_bin, webdataset, zipped
+from synface.store.formats import lmdb_file, lmdb_pages, recordio, verification_bin, webdataset, zipped
 
 CASES = 500
 #: no single case may take longer
@@ -78,6 +82,27 @@ def pack() -> bytes:
     return pickle.dumps(([picture(n)[:40] for n in range(20)], [n % 2 == 0 for n in range(10)]), protocol=4)
 
 
+def lmdb_map() -> bytes:
+    """A branch, leaves, long values, and a list of keys that names every other record."""
+    records = {str(n).encode(): msgpack.packb((picture(n) * (1 + 8 * (n % 3)), b"", n)) for n in range(12)}
+    records[b"__keys__"] = msgpack.packb(list(records)[::2])
+    with tempfile.TemporaryDirectory() as folder:
+        place = Path(folder) / "x.lmdb"
+        with (
+            lmdb.open(str(place), subdir=False, map_size=1 << 20, lock=False) as database,
+            database.begin(write=True) as transaction,
+        ):
+            for key, value in records.items():
+                transaction.put(key, value or b"")
+        return place.read_bytes()
+
+
+def read_lmdb(data: bytes) -> None:
+    pages = lmdb_pages.Pages(io.BytesIO(data), "x.lmdb")
+    exhaust(pages)
+    exhaust(lmdb_file.read_pages(pages, "x.lmdb"))
+
+
 def manifest() -> bytes:
     files = [{"path": "data/train-00000-0.parquet", "sha256": "0" * 64, "bytes": 5, "rows": 3}]
     fields = {"verb": "generate", "kind": "images", "config_hash": "a" * 64, "config": {"fields": {"seed": 1}}}
@@ -117,6 +142,7 @@ READERS: dict[str, tuple[Callable[[], bytes], Callable[[bytes], None]]] = {
     "parquet": (parquet, read_parquet),
     "recordio": (rec, lambda data: exhaust(recordio.read_images(io.BytesIO(data), "x.rec"))),
     "tar": (tar, lambda data: exhaust(webdataset.read_tar(io.BytesIO(data), "x.tar"))),
+    "lmdb": (lmdb_map, read_lmdb),
     "zip": (zipped_images, lambda data: exhaust(zipped.read_zip(io.BytesIO(data), "x.zip"))),
     "jpeg": (lambda: picture(0), lambda data: exhaust(images.decode(data))),
     "png": (lambda: picture(0, "png"), lambda data: exhaust(images.decode(data))),

@@ -24,10 +24,7 @@ def test_the_features_name_every_column():
 
 
 @pytest.mark.slow
-def test_load_dataset_reads_exactly_what_the_manifest_lists(images_at, tmp_path, monkeypatch):
-    monkeypatch.setenv("HF_HOME", str(tmp_path / "hf"))
-    monkeypatch.setenv("HF_DATASETS_OFFLINE", "1")
-    datasets = pytest.importorskip("datasets")
+def test_load_dataset_reads_exactly_what_the_manifest_lists(images_at, tmp_path, datasets):
     output = images_at(tmp_path / "a")
     # a dead attempt beside the data is not read
     uris.write_bytes(uris.join(output, "data/train-00000-dead.parquet"), b"not parquet")

@@ -1,11 +1,15 @@
 """Against a real S3 server."""
 
+import datetime
 import os
 import threading
 import time
 
+import boto3
+import botocore.auth
 import pytest
 from faulty_proxy import faulty
+from s3_server import READER
 
 from synface.core.errors import InputError, SynfaceError
 from synface.store import artifact, leases, ledger, tables
@@ -96,6 +100,30 @@ def test_what_is_wrong_is_told_in_seconds(s3, monkeypatch, change, uri, match):
     started = time.monotonic()
     with pytest.raises(InputError, match=match):
         uris.check_writable(uri or s3)
+    assert time.monotonic() - started < 30
+
+
+def test_a_prefix_that_may_only_be_read(s3, swift_server, monkeypatch):
+    uris.write_bytes(uris.join(s3, "x"), b"one")
+    boto3.client("s3", endpoint_url=swift_server.endpoint).put_bucket_acl(Bucket=s3[5:], ACL="public-read")
+    for name, value in READER.items():
+        monkeypatch.setenv(name, value)
+    store_s3.client.cache_clear()
+    assert uris.read_bytes(uris.join(s3, "x")) == b"one"
+    started = time.monotonic()
+    with pytest.raises(InputError, match=r"^output s3:.* cannot be written; .*access denied; check the credentials"):
+        uris.check_writable(uris.join(s3, "o"))
+    assert time.monotonic() - started < 30
+
+
+@pytest.mark.parametrize("hours", [-1, 1])
+def test_a_wrong_clock(s3, monkeypatch, hours):
+    """Requests signed with another time, as a machine with a wrong clock signs them."""
+    right = botocore.auth.get_current_datetime
+    monkeypatch.setattr(botocore.auth, "get_current_datetime", lambda: right() + datetime.timedelta(hours=hours))
+    started = time.monotonic()
+    with pytest.raises(InputError, match="this machine's clock differs from the store's; set the clock"):
+        uris.check_writable(uris.join(s3, "o"))
     assert time.monotonic() - started < 30
 
 

@@ -4,16 +4,16 @@
 repository HaiyuWu/Vec2Face, ``scripts/prepare_training_set.py``). The features are those of Vec2Face's own extractor,
 which is not ours to imitate: written as empty arrays, passed over when read.
 
-LMDB is a memory map of the C library: a file elsewhere is copied to a temporary one first, and a truncated file is
-refused before it is touched. The library trusts its pages: read files of sources that you trust.
+Written by LMDB's own library, which maps a file: it is made in a temporary folder, then copied to where it belongs.
+Read by `lmdb_pages`, which believes nothing that it finds; a file elsewhere is copied to a temporary one first,
+because records are asked for in no order.
 """
 
 import contextlib
 import io
-import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,7 @@ import pyarrow as pa
 from synface.core.errors import InputError
 from synface.store import uri as uris
 from synface.store.formats.found import MAX_FILE_BYTES, FoundImage
+from synface.store.formats.lmdb_pages import Pages
 
 FILE = "train.lmdb"
 #: doubled whenever it is full; a file on disk has only the pages that are used
@@ -40,7 +41,8 @@ def write(tables: Iterator[pa.Table], output: str, images: int, identities: int)
     keys: list[bytes] = []
     with tempfile.TemporaryDirectory() as folder:
         place = Path(folder) / FILE
-        with _opened(place, map_size=FIRST_MAP_BYTES, lock=False, sync=False) as database:
+        options = {"subdir": False, "lock": False, "sync": False, "map_size": FIRST_MAP_BYTES}
+        with contextlib.closing(lmdb.open(str(place), **options)) as database:
             for table in tables:
                 values = [
                     _packed((row["image"]["bytes"], feature, int(row["label"])))
@@ -72,18 +74,6 @@ def _put(database: Any, pairs: list[tuple[bytes, bytes]]) -> None:
             database.set_mapsize(2 * database.info()["map_size"])
 
 
-@contextlib.contextmanager
-def _opened(place: Path, **options: Any) -> Iterator[Any]:
-    try:
-        database = lmdb.open(str(place), subdir=False, **options)
-    except lmdb.Error as error:
-        raise InputError(f"{place}: not a readable LMDB file ({error})") from error
-    try:
-        yield database
-    finally:
-        database.close()
-
-
 def read(uri: str) -> Iterator[FoundImage]:
     """The images of an LMDB file, or of the one in a folder (``data.mdb``, ``*.lmdb``), in the order of their keys.
 
@@ -96,8 +86,8 @@ def read(uri: str) -> Iterator[FoundImage]:
         if len(names) != 1:
             raise InputError(f"{uri}: {len(names)} LMDB files here (.lmdb, .mdb), expected one; name the file itself")
         uri = uris.join(uri, names[0])
-    with _local(uri) as place:
-        yield from _read_file(place, uri)
+    with _local(uri) as place, open(place, "rb", buffering=0) as stream:
+        yield from read_pages(Pages(stream, uri), uri)
 
 
 @contextlib.contextmanager
@@ -112,27 +102,30 @@ def _local(uri: str) -> Iterator[Path]:
         yield place
 
 
-def _read_file(place: Path, where: str) -> Iterator[FoundImage]:
-    with _opened(place, readonly=True, lock=False, readahead=False) as database:
-        needed = (database.info()["last_pgno"] + 1) * database.stat()["psize"]
-        if os.path.getsize(place) < needed:  # reading beyond the end of a map ends the process
-            raise InputError(f"{where}: truncated: {os.path.getsize(place)} bytes, its pages need {needed}")
-        with database.begin() as transaction:
-            packed = transaction.get(b"__keys__")
-            keys = _unpack(packed, where, "__keys__") if packed is not None else None
-            if keys is None:
-                keys = (bytes(key) for key in transaction.cursor().iternext(values=False) if key[:2] != b"__")
-            for key in keys:
-                key = key.encode() if isinstance(key, str) else key
-                name = repr(key)[:40]
-                value = transaction.get(key) if isinstance(key, bytes) and key else None
-                record = _unpack(value, where, name) if value is not None else None
-                if not isinstance(record, list | tuple) or len(record) < 2:
-                    raise InputError(f"{where}: record {name} is no (image, feature, label)")
-                data, label = record[0], record[-1]
-                if not isinstance(data, bytes) or isinstance(label, bool) or not isinstance(label, int) or label < 0:
-                    raise InputError(f"{where}: record {name} holds no image file and whole label from 0")
-                yield FoundImage(f"{label:07d}", data, f"{where.rsplit('/', 1)[-1]}#{name}")
+def read_pages(pages: Pages, where: str) -> Iterator[FoundImage]:
+    """The images of an open file. InputError for a record of another layout."""
+    for key in _keys(pages, where):
+        key = key.encode() if isinstance(key, str) else key
+        name = repr(key)[:40]
+        value = pages.get(key) if isinstance(key, bytes) and key else None
+        record = _unpack(value, where, name) if value is not None else None
+        if not isinstance(record, list | tuple) or len(record) < 2:
+            raise InputError(f"{where}: record {name} is no (image, feature, label)")
+        data, label = record[0], record[-1]
+        if not isinstance(data, bytes) or isinstance(label, bool) or not isinstance(label, int) or label < 0:
+            raise InputError(f"{where}: record {name} holds no image file and whole label from 0")
+        yield FoundImage(f"{label:07d}", data, f"{where.rsplit('/', 1)[-1]}#{name}")
+
+
+def _keys(pages: Pages, where: str) -> Iterable[Any]:
+    """The keys in the file's own order, else those of all records."""
+    packed = pages.get(b"__keys__")
+    if packed is None:
+        return (key for key in pages if key[:2] != b"__")
+    keys = _unpack(packed, where, "__keys__")
+    if not isinstance(keys, list):
+        raise InputError(f"{where}: __keys__ is no list")
+    return keys
 
 
 def _unpack(value: bytes, where: str, name: str) -> Any:

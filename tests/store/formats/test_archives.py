@@ -1,18 +1,23 @@
 """Archives as other data sets ship them: DigiFace's zips, HyperFace's tars, Vec2Face's LMDB."""
 
 import io
+import struct
 import tarfile
+import tempfile
 import zipfile
+from pathlib import Path
 
 import lmdb
 import msgpack
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from synface.core.errors import InputError
 from synface.store import tables
 from synface.store.export import export
-from synface.store.formats import lmdb_file, webdataset, zipped
+from synface.store.formats import lmdb_file, lmdb_pages, webdataset, zipped
 
 
 def zip_of(members, **options):
@@ -131,3 +136,62 @@ def test_truncated_and_other_files_are_refused_not_touched(tmp_path):
             list(lmdb_file.read(str(tmp_path / "y.lmdb")))
     with pytest.raises(InputError, match="2 LMDB files"):
         list(lmdb_file.read(str(tmp_path)))
+
+
+@given(
+    st.dictionaries(st.binary(min_size=1, max_size=200), st.binary(max_size=9000), max_size=60),
+    st.lists(st.binary(min_size=1, max_size=200), max_size=5),
+)
+@settings(max_examples=25)
+def test_pages_are_read_as_the_library_reads_them(records, others):
+    """Any keys and values: in a page, on pages of their own, in one leaf or below branches."""
+    with tempfile.TemporaryDirectory() as folder:
+        place = Path(folder) / "x.lmdb"
+        half = len(records) // 2
+        write_lmdb(place, list(records.items())[:half])
+        write_lmdb(place, list(records.items())[half:])  # a later transaction: the other meta, pages written anew
+        with open(place, "rb") as stream:
+            pages = lmdb_pages.Pages(stream, "x")
+            assert list(pages) == sorted(records)
+            assert {key: pages.get(key) for key in records} == records
+            assert all(pages.get(key) == records.get(key) for key in others)
+
+
+def test_a_deep_tree_is_read(tmp_path):
+    records = {f"{n:0100d}".encode(): str(n).encode() for n in range(3000)}
+    write_lmdb(tmp_path / "x.lmdb", records.items())
+    with lmdb.open(str(tmp_path / "x.lmdb"), subdir=False, lock=False, readonly=True) as database:
+        assert database.stat()["depth"] == 3
+    with open(tmp_path / "x.lmdb", "rb") as stream:
+        pages = lmdb_pages.Pages(stream, "x")
+        assert {key: pages.get(key) for key in pages} == records
+
+
+def test_loops_other_orders_and_other_layouts_are_refused(tmp_path):
+    records = {f"{n:0100d}".encode(): b"x" for n in range(200)}
+    write_lmdb(tmp_path / "x.lmdb", records.items())
+    whole = (tmp_path / "x.lmdb").read_bytes()
+    size, _, root = lmdb_pages.Pages(io.BytesIO(whole), "x")._read_metas()
+    loop = bytearray(whole)
+    for place in struct.unpack_from("<4H", whole, root * size + 16):  # each child of the root: the root itself
+        struct.pack_into("<HHH", loop, root * size + place, root, 0, 0)
+    pages = lmdb_pages.Pages(io.BytesIO(loop), "x")
+    with pytest.raises(InputError, match="deeper than 32"):
+        pages.get(min(records))
+    with pytest.raises(InputError, match="met twice"):
+        list(pages)
+    with lmdb.open(str(tmp_path / "n.lmdb"), subdir=False, lock=False, max_dbs=1) as database:
+        database.open_db(b"inner")
+    with open(tmp_path / "n.lmdb", "rb") as stream, pytest.raises(InputError, match="inside the database"):
+        lmdb_pages.Pages(stream, "x").get(b"inner")
+    backwards = bytearray(whole)
+    for meta in (0, size):
+        struct.pack_into("<H", backwards, meta + 16 + 24 + 48 + 4, 2)  # MDB_REVERSEKEY of the main tree
+    with pytest.raises(InputError, match="another order"):
+        lmdb_pages.Pages(io.BytesIO(backwards), "x")
+
+
+def test_a_list_of_keys_that_is_none(tmp_path):
+    write_lmdb(tmp_path / "x.lmdb", [(b"__keys__", msgpack.packb(7))])
+    with pytest.raises(InputError, match="__keys__ is no list"):
+        list(lmdb_file.read(str(tmp_path / "x.lmdb")))
