@@ -4,15 +4,8 @@ from typing import ClassVar
 
 from pydantic import Field, model_validator
 
-from synface.evaluate.config import EvaluateNumerics
-from synface.settings import InputUri, MeasuredRate, PlacedHow, StageConfig
-
-
-class AuditHow(PlacedHow):
-    """What decides only the speed of an audit."""
-
-    actors: int | None = Field(default=None, ge=1, description="embedding actors; default: all CPUs or GPUs")
-    rate: MeasuredRate = None
+from synface.evaluate.config import EvaluateHow, EvaluateNumerics
+from synface.settings import InputUri, StageConfig
 
 
 class AuditConfig(StageConfig):
@@ -41,7 +34,7 @@ class AuditConfig(StageConfig):
     )
     flip: bool = Field(default=False, description="add the mirror image's features, as verification does")
     numerics: EvaluateNumerics = EvaluateNumerics()
-    how: AuditHow = AuditHow()
+    how: EvaluateHow = EvaluateHow()
 
     @model_validator(mode="after")
     def _leak(self) -> "AuditConfig":

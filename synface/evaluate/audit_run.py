@@ -1,9 +1,12 @@
 """``synface audit``: embed a dataset, state what it is like, and look for leaked people."""
 
+import contextlib
+import functools
 import hashlib
 import io
 import json
 import time
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,7 +17,7 @@ from PIL import Image
 from synface.core import plugins
 from synface.core.errors import InputError
 from synface.core.sphere import nearest_cosine
-from synface.evaluate import audit, distributed, estimates, style
+from synface.evaluate import audit, catalog, distributed, embedding_cache, estimates, face_folder, style
 from synface.evaluate.audit_config import AuditConfig
 from synface.models import weights
 from synface.ops.cluster import versions
@@ -22,6 +25,8 @@ from synface.ops.progress import Progress, say
 from synface.store import artifact, cost, schemas, tables
 from synface.store.formats.verification_bin import decode_image
 
+#: (encoded pictures, their sha256, their side, where they are from, progress) -> unit rows float64 [n, d]
+Embed = Callable[[list[bytes], list[bytes], int, str, Progress], np.ndarray]
 KIND = "audit"
 AUDIT_FILE = "audit.json"
 LEAKS_FILE = "data/leaks.parquet"
@@ -67,17 +72,17 @@ def _rows(uri: str) -> int:
 def run(config: AuditConfig) -> dict[str, Any]:
     """Audit, or answer from the finished output."""
     started = time.monotonic()
-    sha256 = weights.read_config(config.weights).sha256
+    recognizer = weights.read_config(config.weights)
     inputs = {"images": config.images, "identities": config.identities, "reference": config.reference}
     digests = {name: artifact.content_digest(uri) for name, uri in inputs.items() if uri is not None}
-    opened = artifact.open_output(config, {**digests, "weights": sha256})
+    opened = artifact.open_output(config, {**digests, "weights": recognizer.sha256})
     if opened.finished is not None:
         return _result(config, opened.finished.numbers, True, started)
     target = check(config)
     extract = plugins.load("style", config.style) if config.style else None
-    with distributed.EmbedPool(weights.locate(config.weights), config.numerics.model_dump(), config.how) as pool:
-        data = embed_table(pool, config.images, config.flip, "audit")
-        reference = embed_table(pool, config.reference, config.flip, "reference") if config.reference else None
+    with embedder(config, recognizer) as embed:
+        data = embed_table(embed, config.images, "audit")
+        reference = embed_table(embed, config.reference, "reference") if config.reference else None
     numbers = statistics(config, data, target)
     files = []
     if reference is not None:
@@ -94,7 +99,7 @@ def run(config: AuditConfig) -> dict[str, Any]:
                 config.output, SHEET_FILE, picture_sheet([(pictures[k.sample], real[k.reference]) for k in leaks])
             ),
         ]
-    numbers["scorer_sha256"] = sha256
+    numbers["scorer_sha256"] = recognizer.sha256
     text = json.dumps(numbers, sort_keys=True, indent=1, allow_nan=False) + "\n"
     files.append(artifact.write_file(config.output, AUDIT_FILE, text.encode()))
     artifact.commit(config, opened, KIND, files, numbers, versions())
@@ -105,7 +110,32 @@ def _result(config: AuditConfig, numbers: dict[str, Any], cached: bool, started:
     return {"uri": config.output, **numbers, "cached": cached, "seconds": round(time.monotonic() - started, 3)}
 
 
-def embed_table(pool: distributed.EmbedPool, uri: str, flip: bool, label: str) -> Embedded:
+@contextlib.contextmanager
+def embedder(config: AuditConfig, recognizer: weights.WeightsConfig) -> Iterator[Embed]:
+    """Embeds the shards of tables: what is kept from other audits is read, and actors start for the rest alone."""
+    numerics, limit = config.numerics.model_dump(), config.how.embeddings_gb
+    with contextlib.ExitStack() as stack:
+        cache = config.how.cache or catalog.cache_folder()
+        kept = stack.enter_context(embedding_cache.opened(cache, limit))
+
+        @functools.cache
+        def pool() -> distributed.EmbedPool:
+            made = distributed.EmbedPool(weights.locate(config.weights), numerics, config.how)
+            return stack.enter_context(made)
+
+        def embed(encoded: list[bytes], digests: list[bytes], side: int, where: str, progress: Progress) -> np.ndarray:
+            def make() -> np.ndarray:
+                made = pool().embed(encoded, side, where, progress, config.flip)
+                face_folder.check_embeddings(made, config.weights, where)
+                return made
+
+            name = embedding_cache.key(digests, side, config.flip, recognizer, numerics)
+            return embedding_cache.kept_or_made(kept, name, limit, progress, make)
+
+        yield embed
+
+
+def embed_table(embed: Embed, uri: str, label: str) -> Embedded:
     """Embed an images table shard after shard; only embeddings and digests stay in memory.
 
     Raises:
@@ -118,17 +148,16 @@ def embed_table(pool: distributed.EmbedPool, uri: str, flip: bool, label: str) -
         encoded = [row["bytes"] for row in table["image"].to_pylist()]
         if not encoded:
             continue
-        side = side or decode_image(encoded[0], f"{uri}: image 0").width
-        parts.append(pool.embed(encoded, side, uri, progress, flip).astype(np.float32))
+        where = f"{uri} from row {len(names)} on"
+        side = side or decode_image(encoded[0], f"{where}: image 0").width
+        found = [hashlib.sha256(data).digest() for data in encoded]
+        parts.append(embed(encoded, found, side, where, progress).astype(np.float32))
         names += table["identity_id"].to_pylist()
-        digests += [hashlib.sha256(data).digest() for data in encoded]
+        digests += found
         inquiry.append(np.asarray(table["similarity_inquiry"].to_numpy(zero_copy_only=False), np.float64))
     if not parts:
         raise InputError(f"{uri}: the images table has no rows")
     x = np.concatenate(parts)
-    norm = np.linalg.norm(x, axis=1)
-    if not (np.isfinite(norm) & (norm > 0)).all():
-        raise InputError(f"{uri}: some embeddings are NaN or zero; these weights did not train, or are damaged")
     number = {name: i for i, name in enumerate(dict.fromkeys(names))}
     measured = np.concatenate(inquiry)
     return Embedded(

@@ -14,7 +14,6 @@ from ray.exceptions import RayTaskError
 from synface.core import scores, sphere
 from synface.core.errors import SynfaceError
 from synface.core.rng import KeyPart
-from synface.evaluate.audit_config import AuditHow
 from synface.evaluate.config import EvaluateHow
 from synface.evaluate.faces_config import FacesHow
 from synface.models import heads
@@ -124,7 +123,7 @@ def render_all(jobs: Sequence[RenderJob], size: int, per_task: int, label: str) 
 class EmbedPool:
     """Actors that embed; use as a context manager, so that they end with the work."""
 
-    def __init__(self, weights: str, numerics: dict[str, Any], how: EvaluateHow | AuditHow | FacesHow):
+    def __init__(self, weights: str, numerics: dict[str, Any], how: EvaluateHow | FacesHow):
         cluster.connect()
         if numerics["device"] == "cuda":
             bundle = {"GPU": 1.0, "CPU": 0.0}

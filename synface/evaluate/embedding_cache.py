@@ -1,4 +1,4 @@
-"""Embeddings of benchmarks, kept by what they are made from, so that another question to them embeds nothing.
+"""Embeddings of benchmarks and tables, kept by what they are made from: another question to them embeds nothing.
 
 An entry's name hashes the pictures, the recognizer and everything that decides the bits of an embedding. Its file is
 the sha256 of the rest and an array; a damaged one is told and made again. The folder is kept below a size: whoever
@@ -8,17 +8,16 @@ ends last removes the oldest entries, while nobody holds a lease on it (`store.l
 import contextlib
 import hashlib
 import io
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict
 from typing import Any
 
 import numpy as np
 
 from synface.core.errors import SynfaceError
-from synface.evaluate.sources import Benchmark
 from synface.models.weights import WeightsConfig
 from synface.ops.cluster import versions
-from synface.ops.runs import say
+from synface.ops.progress import Progress, say
 from synface.settings import config_hash
 from synface.store import leases
 from synface.store import uri as uris
@@ -33,17 +32,25 @@ DIGEST_BYTES = 32
 GB = 1e9
 
 
-def key(benchmark: Benchmark, recognizer: WeightsConfig, numerics: dict[str, Any]) -> str | None:
-    """What names the embeddings of a benchmark; None where they depend on code that has no digest (a plug-in)."""
+def key(
+    digests: Iterable[bytes], side: int, flip: bool, recognizer: WeightsConfig, numerics: dict[str, Any]
+) -> str | None:
+    """What names the embeddings of some pictures; None where they depend on code that has no digest (a plug-in).
+
+    Args:
+        digests: sha256 of every encoded picture, in order.
+        side: of the pictures, pixels.
+        flip: whether the mirror images' features are added.
+        recognizer: as its config.json states it.
+        numerics: of the embedding actors.
+    """
     if ":" in recognizer.architecture:
         return None
-    pictures = hashlib.sha256()
-    for data in benchmark.encoded:
-        pictures.update(hashlib.sha256(data).digest())
     asked = {
         "version": VERSION,
-        "pictures": pictures.hexdigest(),
-        "side": benchmark.side,
+        "pictures": hashlib.sha256(b"".join(digests)).hexdigest(),
+        "side": side,
+        "flip": flip,
         "recognizer": asdict(recognizer),
         "numerics": numerics,
         "versions": {name: v for name, v in versions().items() if name in DECIDING},
@@ -70,6 +77,19 @@ def opened(cache: str, limit_gb: float) -> Iterator[str | None]:
     if usable:
         with contextlib.suppress(SynfaceError, OSError):  # the next evaluation trims it
             trim(folder, limit_gb * GB)
+
+
+def kept_or_made(
+    folder: str | None, name: str | None, limit_gb: float, progress: Progress, make: Callable[[], np.ndarray]
+) -> np.ndarray:
+    """The embeddings float64 [n, d] of a key: those that are kept, else what `make` gives, which is then kept."""
+    found = read(folder, name)
+    if found is not None:
+        progress.advance(len(found), f"kept in {folder}")
+        return found
+    made = make()
+    keep(folder, name, made, limit_gb)
+    return made
 
 
 def read(folder: str | None, name: str | None) -> np.ndarray | None:

@@ -1,5 +1,6 @@
 """``synface evaluate``: embed the benchmarks' pictures, score their pairs, write the numbers."""
 
+import hashlib
 import json
 import time
 from typing import Any
@@ -169,17 +170,17 @@ def _embeddings(
 ) -> np.ndarray:
     """The benchmark's embeddings float64 [n, d]: those that are kept in the folder `kept`, else made and kept."""
     numerics = config.numerics.model_dump()
-    key = embedding_cache.key(benchmark, recognizer, numerics)
-    found = embedding_cache.read(kept, key)
-    if found is not None:
-        say(f"evaluate: {benchmark.name}: {len(found)} embeddings are kept in {kept}")
-        return found
+    digests = (hashlib.sha256(data).digest() for data in benchmark.encoded)
+    key = embedding_cache.key(digests, benchmark.side, True, recognizer, numerics)
     progress = Progress(f"embed {benchmark.name}", len(benchmark.encoded), "pictures")
-    with distributed.EmbedPool(weights.locate(config.weights), numerics, config.how) as pool:
-        made = pool.embed(benchmark.encoded, benchmark.side, benchmark.where, progress)
-    face_folder.check_embeddings(made, config.weights, benchmark.where)
-    embedding_cache.keep(kept, key, made, config.how.embeddings_gb)
-    return made
+
+    def make() -> np.ndarray:
+        with distributed.EmbedPool(weights.locate(config.weights), numerics, config.how) as pool:
+            made = pool.embed(benchmark.encoded, benchmark.side, benchmark.where, progress)
+        face_folder.check_embeddings(made, config.weights, benchmark.where)
+        return made
+
+    return embedding_cache.kept_or_made(kept, key, config.how.embeddings_gb, progress, make)
 
 
 def summary(numbers: dict[str, Any]) -> str:

@@ -1,5 +1,6 @@
 """Configuration of the verb ``train recognizer``."""
 
+import math
 from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, model_validator
@@ -129,16 +130,40 @@ class TrainNumerics(Numerics):
     channels_last: bool = True
     compile: bool = Field(default=False, description="torch.compile the backbone")
 
+    @property
+    def worlds(self) -> range:
+        """Numbers of workers that the group may have."""
+        return range(self.num_workers, self.num_workers + 1)
+
 
 class RecognizerNumerics(TrainNumerics):
     """What decides the last bits of a recognizer's training."""
 
+    min_workers: int | None = Field(
+        default=None,
+        ge=1,
+        description="elastic: as many workers as there is room for, from these to num_workers; default: all of them",
+    )
     accumulate: int = Field(
         default=1,
         ge=1,
         le=4096,
         description="parts of each worker's batch, one after the other; their gradients add up",
     )
+
+    @property
+    def worlds(self) -> range:
+        """Numbers of workers that the group may have: more than one where the training is elastic."""
+        return range(self.min_workers or self.num_workers, self.num_workers + 1)
+
+    @model_validator(mode="after")
+    def _elastic(self) -> "RecognizerNumerics":
+        if self.min_workers is not None and self.min_workers >= self.num_workers:
+            raise ValueError(
+                f"min_workers {self.min_workers} with num_workers {self.num_workers}: fewer than num_workers, or none "
+                "for a fixed number"
+            )
+        return self
 
 
 class WorkersHow(PlacedHow):
@@ -168,6 +193,9 @@ class TrainHow(WorkersHow):
     checkpoint_seconds: float = Field(
         default=60.0, ge=0, description="an epoch's end writes a checkpoint only if the last one is this old"
     )
+    resize_seconds: float = Field(
+        default=60.0, gt=0, description="elastic: time between looks for room for more workers"
+    )
     trackers: list[Literal["mlflow", "wandb"]] = Field(
         default=[], description="besides TensorBoard; they read their usual environment variables on the workers"
     )
@@ -175,6 +203,11 @@ class TrainHow(WorkersHow):
 
 def check_workers(numerics: TrainNumerics, how: WorkersHow, images: list[str]) -> None:
     """ValueError for what no training can do: one process as several workers, float16 on a CPU, a table twice."""
+    if how.labels and len(numerics.worlds) > 1:
+        raise ValueError(
+            "numerics.min_workers with how.labels: Ray 2.60 counts every node for an elastic group, whatever its labels, "
+            "and would wait for places that the labels forbid; leave one of them out"
+        )
     if how.in_process and numerics.num_workers > 1:
         raise ValueError(f"how.in_process is for one worker, numerics.num_workers asks {numerics.num_workers}")
     if numerics.dtype == "float16" and numerics.device == "cpu":
@@ -202,7 +235,8 @@ class TrainRecognizerConfig(StageConfig):
     )
     backbone: str = Field(
         default="r18",
-        description="r18 ... r200, ir_18 ... ir_101, ir_se50, mobilefacenet, tiny, or package.module:attribute",
+        description="r18 ... r200, ir_18 ... ir_101, ir_se50, vit_t ... vit_l, mobilefacenet, tiny, or "
+        "package.module:attribute",
     )
     image_size: int = Field(default=112, ge=32, le=1024, multiple_of=16, description="pixels; what the table holds")
     embedding_dim: int | None = Field(default=None, ge=2, le=8192, description="default: 256 for tiny, else 512")
@@ -247,17 +281,26 @@ class TrainRecognizerConfig(StageConfig):
 
     @model_validator(mode="after")
     def _fits(self) -> "TrainRecognizerConfig":
-        workers, parts = self.numerics.num_workers, self.numerics.accumulate
-        if self.global_batch_size % workers:
-            raise ValueError(f"global_batch_size {self.global_batch_size} is not a multiple of {workers} workers")
-        own = self.global_batch_size // workers
-        if own % parts:
-            raise ValueError(f"numerics.accumulate: a worker's batch of {own} does not divide into {parts} parts")
-        if own // parts < 2:
+        worlds, parts = self.numerics.worlds, self.numerics.accumulate
+        if len(worlds) == 1 and self.global_batch_size % worlds[0]:
+            raise ValueError(f"global_batch_size {self.global_batch_size} is not a multiple of {worlds[0]} workers")
+        if self.global_batch_size % math.lcm(*worlds):
             raise ValueError(
-                f"global_batch_size {self.global_batch_size} leaves each of {workers} workers one image; batch "
-                "normalisation needs two"
+                f"global_batch_size {self.global_batch_size} with {worlds[0]} to {worlds[-1]} workers: each number of "
+                f"them must divide it; give a multiple of {math.lcm(*worlds)}, or another numerics.min_workers"
             )
+        for workers in worlds:
+            own = self.global_batch_size // workers
+            if own % parts:
+                raise ValueError(
+                    f"numerics.accumulate: the batch of {own} of each of {workers} workers does not divide into "
+                    f"{parts} parts"
+                )
+            if own // parts < 2:
+                raise ValueError(
+                    f"global_batch_size {self.global_batch_size} leaves each of {workers} workers one image; batch "
+                    "normalisation needs two"
+                )
         if self.head.sharded and self.numerics.dtype == "float16":
             raise ValueError("head.sharded with dtype float16: the workers' loss scales would part; use bfloat16")
         check_workers(self.numerics, self.how, self.images)

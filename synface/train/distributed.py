@@ -1,6 +1,7 @@
 """Training on Ray Train: worker groups, lost workers, checkpoints on any URI.
 
-Ray Train starts the workers and their process group and starts them again when one is lost. Checkpoints are
+Ray Train starts the workers and their process group and starts them again when one is lost, an elastic group with as
+many as there is room for (one that grows is ended and started anew, from the newest checkpoint). Checkpoints are
 whole objects at ``<output>/_synface/train``, named by step and digest, so that a kill at any moment of the
 worker, the driver or the node leaves the newest whole one; the next worker group, of this run or of the
 next, continues from it.
@@ -24,7 +25,7 @@ from synface.ops.progress import Progress, say
 from synface.store import uri as uris
 from synface.train import average_loop, loop
 from synface.train.average_loop import Place
-from synface.train.config import TrainRecognizerConfig
+from synface.train.config import TrainHow, TrainRecognizerConfig
 from synface.train.data import GIB, Catalog, ImageSource
 from synface.train.generator_config import StepsConfig
 from synface.train.loop import Diverged
@@ -90,9 +91,8 @@ def launch(config: TrainRecognizerConfig | StepsConfig, work: Work, catalog: Cat
     cluster.connect()
     cluster.check_output_reachable(config.output)
     if not config.how.in_process:
-        demand.check_demand(
-            "train: worker group", [worker_resources(config)] * config.numerics.num_workers, labels=config.how.labels
-        )
+        least = [worker_resources(config)] * config.numerics.worlds[0]
+        demand.check_demand("train: worker group", least, labels=config.how.labels)
     folder = uris.join(uris.absolute(config.output), CHECKPOINTS)
     uris.delete_file(uris.join(folder, DIVERGED))
     filesystem, path = uris.resolve(folder)
@@ -140,11 +140,15 @@ def scaling(config: TrainRecognizerConfig | StepsConfig) -> train.ScalingConfig:
     numerics, how = config.numerics, config.how
     if how.in_process:
         return train.ScalingConfig(num_workers=0, use_gpu=numerics.device == "cuda")
+    elastic: dict[str, Any] = {}
+    if isinstance(how, TrainHow) and len(numerics.worlds) > 1:
+        elastic = {"num_workers": (numerics.worlds[0], numerics.worlds[-1])}
+        elastic |= {"elastic_resize_monitor_interval_s": how.resize_seconds}
     return train.ScalingConfig(
-        num_workers=numerics.num_workers,
         use_gpu=numerics.device == "cuda",
         resources_per_worker=cast(dict, worker_resources(config)),
         label_selector=how.labels or None,
+        **({"num_workers": numerics.num_workers} | elastic),
     )
 
 
@@ -152,8 +156,10 @@ def worker_resources(config: TrainRecognizerConfig | StepsConfig) -> dict[str, f
     """What one worker of the group asks of the cluster."""
     numerics, how = config.numerics, config.how
     threads = float(numerics.threads_per_worker)
-    # an autoscaler starts nodes for all that is asked; elsewhere threads may outnumber the CPUs
-    share = math.inf if demand.autoscaled() else (demand.amount("CPU", how.labels) or math.inf) / numerics.num_workers
+    # an autoscaler starts nodes for all that is asked, an elastic group takes what there is; elsewhere threads may
+    # outnumber the CPUs
+    whole = len(numerics.worlds) > 1 or demand.autoscaled()
+    share = math.inf if whole else (demand.amount("CPU", how.labels) or math.inf) / numerics.num_workers
     cpus = how.cpus_per_worker or min(threads, share)
     return {"CPU": cpus} | ({"GPU": how.gpus_per_worker} if numerics.device == "cuda" else {})
 
@@ -185,6 +191,8 @@ def train_recognizer(
         loop.unpack_checkpoint(state, data, device)
         if shape.rank == 0:
             say(f"train: continues at step {state.step} of {shape.total_steps}")
+    if shape.rank == 0 and len(config.numerics.worlds) > 1:
+        say(f"train: from step {state.step} on {shape.world} of {config.numerics.num_workers} workers")
     if state.step >= shape.total_steps:
         return None
     source = ImageSource(

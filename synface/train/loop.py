@@ -9,6 +9,7 @@ import contextlib
 import hashlib
 import io
 import math
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -43,7 +44,7 @@ class State:
         optimizer: its optimizer.
         scaler: of float16 gradients.
         step: steps done.
-        losses: (loss, share of hits) of the steps of the running epoch, over all workers.
+        losses: (loss, share of hits, number of workers) of the steps of the running epoch, over all workers.
         history: one entry per finished epoch.
     """
 
@@ -52,7 +53,7 @@ class State:
     optimizer: torch.optim.Optimizer
     scaler: torch.amp.GradScaler
     step: int = 0
-    losses: list[tuple[float, float]] = field(default_factory=list)
+    losses: list[tuple[float, float, int]] = field(default_factory=list)
     history: list[dict[str, Any]] = field(default_factory=list)
 
 
@@ -237,13 +238,14 @@ def run_steps(
     state.forward.train()
     for x, labels in prefetched(batches(config, catalog, source, shape, state.step), config.how.prefetch):
         lr = learning_rate(config.optimizer, state.step, shape)
-        loss, hits = train_step(config, state, shape, x, labels)
-        state.losses.append((loss, hits))
+        with step_noise(config, state.step, shape):
+            loss, hits = train_step(config, state, shape, x, labels)
+        state.losses.append((loss, hits, shape.world))
         if not math.isfinite(loss):
             return Diverged(state.step)
         ended = state.step % shape.epoch_steps == 0
         if ended:
-            state.history.append(epoch_entry(state, lr, shape))
+            state.history.append(epoch_entry(state, lr, shape, elastic=len(config.numerics.worlds) > 1))
             state.losses.clear()
         watch(state, loss, lr)
         if due(state, ended) or state.step == shape.total_steps:
@@ -251,6 +253,18 @@ def run_steps(
                 return Diverged(state.step)
             save(state)
     return None
+
+
+@contextlib.contextmanager
+def step_noise(config: TrainRecognizerConfig, step: int, shape: Shape) -> Iterator[None]:
+    """What a network draws in a step (dropout, masks) is a function of seed, step and rank.
+
+    The global generators are put back behind it.
+    """
+    devices = [torch.cuda.current_device()] if shape.device == "cuda" else []
+    with torch.random.fork_rng(devices=devices):
+        torch.manual_seed(derived_seed(config.seed, "step noise", step, shape.rank))
+        yield
 
 
 def finite_everywhere(model: torch.nn.Module, shape: Shape) -> bool:
@@ -261,16 +275,19 @@ def finite_everywhere(model: torch.nn.Module, shape: Shape) -> bool:
     return bool(answer.item())
 
 
-def epoch_entry(state: State, lr: float, shape: Shape) -> dict[str, Any]:
-    """An epoch's line of the history: means over its steps, no times."""
-    count = len(state.losses)
-    return {
+def epoch_entry(state: State, lr: float, shape: Shape, elastic: bool = False) -> dict[str, Any]:
+    """An epoch's line of the history: means over its steps, no times; of an elastic group the steps by its size."""
+    losses, hits = ([step[i] for step in state.losses] for i in range(2))
+    entry = {
         "epoch": state.step // shape.epoch_steps,
         "step": state.step,
-        "loss": round(math.fsum(loss for loss, _ in state.losses) / count, 6),
-        "accuracy": round(math.fsum(hits for _, hits in state.losses) / count, 6),
+        "loss": round(math.fsum(losses) / len(losses), 6),
+        "accuracy": round(math.fsum(hits) / len(hits), 6),
         "lr": lr,
     }
+    if elastic:
+        entry["workers"] = {str(size): steps for size, steps in sorted(Counter(s[2] for s in state.losses).items())}
+    return entry
 
 
 def weights_finite(model: torch.nn.Module) -> bool:

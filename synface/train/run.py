@@ -2,6 +2,7 @@
 
 import json
 import time
+from collections import Counter
 from typing import Any
 
 import torch
@@ -42,6 +43,7 @@ def plan(config: TrainRecognizerConfig) -> dict[str, Any]:
         "steps_per_epoch": steps,
         "steps": steps * config.epochs,
         "workers": config.numerics.num_workers,
+        "min_workers": config.numerics.worlds[0],
         "decoded_gb": steps_run.decoded_gb(rows, config.image_size),
         "estimate": estimate(config, steps, steps_run.read_table(config), _classes(config)),
     }
@@ -110,11 +112,20 @@ def run(config: TrainRecognizerConfig) -> dict[str, Any]:
         "steps": state.step,
         "loss": state.history[-1]["loss"],
         "accuracy": state.history[-1]["accuracy"],
+        **({"steps_by_workers": steps_by_workers(state.history)} if len(config.numerics.worlds) > 1 else {}),
         **facts,
     }
     artifact.commit(config, opened, KIND, entries, numbers, versions())
     remove_checkpoints(config.output)
     return steps_run.result(config, numbers, started, cached=False)
+
+
+def steps_by_workers(history: list[dict[str, Any]]) -> dict[str, int]:
+    """How many steps of an elastic training a group of each size did."""
+    total: Counter[str] = Counter()
+    for epoch in history:
+        total.update(epoch["workers"])
+    return dict(sorted(total.items()))
 
 
 def input_digests(config: TrainRecognizerConfig) -> dict[str, str]:

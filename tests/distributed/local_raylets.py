@@ -90,33 +90,13 @@ class LocalRaylets(NodeProvider):
             self._start(f"node-{uuid.uuid4().hex[:8]}", tags[TAG_RAY_USER_NODE_TYPE], dict(resources), labels)
 
     def _start(self, node_id: str, node_type: str, resources: dict[str, float], labels: dict[str, str]) -> None:
-        command = [
-            *(str(Path(sys.executable).with_name("ray")), "start", "--block", "--disable-usage-stats"),
-            f"--address={self.provider_config['gcs_address']}",
-            "--node-ip-address=127.0.0.1",
-            f"--num-cpus={int(resources.pop('CPU', 0))}",
-            f"--num-gpus={int(resources.pop('GPU', 0))}",
-            f"--object-store-memory={int(resources.pop('object_store_memory', 100e6))}",
-            "--dashboard-agent-listen-port=0",
-        ]
-        resources.pop("memory", None)
-        if resources:
-            command.append(f"--resources={json.dumps(resources)}")
-        if labels:
-            command.append("--labels=" + ",".join(f"{k}={v}" for k, v in labels.items()))
         environment = dict(os.environ, RAY_CLOUD_INSTANCE_ID=node_id, RAY_NODE_TYPE_NAME=node_type)
-        log_path = self.folder / f"{node_id}.log"
-        with open(log_path, "w") as log:
-            process = subprocess.Popen(command, env=environment, stdout=log, stderr=log, start_new_session=True)
-        (self.folder / f"{node_id}.pid").write_text(str(process.pid))
+        gcs = self.provider_config["gcs_address"]
+        process = start_raylet(self.folder, gcs, node_id, resources, labels, environment)
         with self.lock:  # from here on the autoscaler sees it
             self.processes[node_id] = process
             self.tags[node_id] = _tags(node_id, node_type, NODE_KIND_WORKER)
-        deadline = time.monotonic() + START_SECONDS
-        while process.poll() is None and time.monotonic() < deadline:
-            if "runtime started" in log_path.read_text():
-                return
-            time.sleep(0.1)
+        wait_for_raylet(self.folder, node_id, process)
 
     def terminate_node(self, node_id: str) -> None:
         with self.lock:
@@ -125,6 +105,40 @@ class LocalRaylets(NodeProvider):
         if process is not None:
             end_tree(process.pid)
             process.poll()
+
+
+def start_raylet(
+    folder: Path, gcs_address: str, node_id: str, resources: dict[str, float], labels: dict[str, str],
+    environment: dict[str, str],
+) -> subprocess.Popen[bytes]:  # fmt: skip
+    """A node of the cluster at `gcs_address`; its log and process id stand in the folder as ``<node_id>.log|.pid``."""
+    command = [
+        *(str(Path(sys.executable).with_name("ray")), "start", "--block", "--disable-usage-stats"),
+        f"--address={gcs_address}",
+        "--node-ip-address=127.0.0.1",
+        f"--num-cpus={int(resources.pop('CPU', 0))}",
+        f"--num-gpus={int(resources.pop('GPU', 0))}",
+        f"--object-store-memory={int(resources.pop('object_store_memory', 100e6))}",
+        "--dashboard-agent-listen-port=0",
+    ]
+    resources.pop("memory", None)
+    if resources:
+        command.append(f"--resources={json.dumps(resources)}")
+    if labels:
+        command.append("--labels=" + ",".join(f"{k}={v}" for k, v in labels.items()))
+    with open(folder / f"{node_id}.log", "w") as log:
+        process = subprocess.Popen(command, env=environment, stdout=log, stderr=log, start_new_session=True)
+    (folder / f"{node_id}.pid").write_text(str(process.pid))
+    return process
+
+
+def wait_for_raylet(folder: Path, node_id: str, process: subprocess.Popen[bytes]) -> None:
+    """Until the node has joined, or ended, or `START_SECONDS` have passed."""
+    deadline = time.monotonic() + START_SECONDS
+    while process.poll() is None and time.monotonic() < deadline:
+        if "runtime started" in (folder / f"{node_id}.log").read_text():
+            return
+        time.sleep(0.1)
 
 
 def _tags(node_id: str, node_type: str, kind: str) -> dict[str, str]:

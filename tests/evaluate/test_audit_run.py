@@ -21,7 +21,9 @@ PEOPLE, PICTURES = 6, 4
 
 
 def config(output, weights, **fields):
-    return build(AuditConfig, {"output": str(output), "weights": weights, **fields})
+    data = {"output": str(output), "weights": weights, **fields}
+    data["how"] = {"embeddings_gb": 0, **fields.get("how", {})}  # earlier runs of the tests leave nothing
+    return build(AuditConfig, data)
 
 
 def picture(offset):
@@ -88,6 +90,27 @@ def test_same_bytes_for_any_number_of_actors(ray_cluster, tmp_path, random_weigh
         stage.run(config(tmp_path / str(count), random_weights, images=tables_of["images"], how={"actors": count}))
     one, two = ((tmp_path / str(n) / "audit.json").read_bytes() for n in (1, 2))
     assert one == two
+
+
+@pytest.mark.ray
+def test_kept_embeddings_give_the_same_bytes_and_are_not_made_again(
+    ray_cluster, tmp_path, random_weights, tables_of, monkeypatch
+):
+    def audit(name, gb, **fields):
+        how = {"cache": str(tmp_path / "cache"), "embeddings_gb": gb, "actors": 1}
+        stage.run(config(tmp_path / name, random_weights, images=tables_of["images"], how=how, **fields))
+        return (tmp_path / name / "audit.json").read_bytes()
+
+    made = audit("made", 1)
+    kept = list((tmp_path / "cache" / "embeddings").glob("*.embedding"))
+    assert len(kept) == len(list(tables.listed_files(tables_of["images"])))  # one a shard
+    assert made == audit("without", 0)
+    with monkeypatch.context() as patch:
+        patch.setattr(distributed, "EmbedPool", lambda *_: pytest.fail("embedded again"))
+        assert made == audit("again", 1)
+        audit("other-question", 1, r=0.4)
+        with pytest.raises(pytest.fail.Exception, match="embedded again"):
+            audit("other-embeddings", 1, flip=True)
 
 
 @pytest.mark.ray

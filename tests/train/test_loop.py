@@ -6,8 +6,9 @@ import pytest
 import torch
 
 from synface.core.errors import InputError
+from synface.models import recognizers
 from synface.settings import build
-from synface.train import augment, data, loop, run, steps_run
+from synface.train import augment, data, distributed, loop, run, steps_run
 from synface.train.config import TrainRecognizerConfig
 from synface.train.head import MarginHead
 
@@ -83,6 +84,29 @@ def test_resumed_training_has_the_bits_of_an_undisturbed_one(toy_images, undistu
     assert resumed.step == killed_at
     train(config, state=resumed)
     assert same(resumed, undisturbed[0])
+
+
+def dropping(dim: int, size: int) -> torch.nn.Module:
+    """A backbone that draws in every step, as IR networks and transformers do."""
+    return torch.nn.Sequential(recognizers.build("tiny", dim, size), torch.nn.Dropout(0.5))
+
+
+def test_dropout_resumes_to_the_same_bits_and_leaves_the_global_generator(toy_images):
+    config = config_of(toy_images, backbone=f"{__name__}:dropping", epochs=1)
+    before = torch.get_rng_state()
+    whole, _, _ = train(config)
+    assert torch.equal(torch.get_rng_state(), before)
+    part, _, _ = train(config, until=1)
+    resumed = loop.build_state(config, loop.shape_of(config, data.scan(config.images, 32)))
+    loop.unpack_checkpoint(resumed, loop.pack_checkpoint(part), "cpu")
+    torch.rand(5)  # another process
+    train(config, state=resumed)
+    assert same(resumed, whole)
+    drawn = []
+    for step, rank in ((0, 0), (0, 0), (1, 0), (0, 1)):
+        with loop.step_noise(config, step, loop.Shape(2, 1, 1, rank, 2)):
+            drawn.append(float(torch.rand(())))
+    assert drawn[0] == drawn[1] and len(set(drawn)) == 3
 
 
 @pytest.mark.parametrize("optimizer", [{"name": "adamw", "lr": 1e-3}, {"name": "sgd", "clip_norm": None}])
@@ -206,11 +230,35 @@ def test_checkpoints_hold_no_code(toy_images, tmp_path):
         ({"images": []}, "images"),
         ({"head": {"sharded": True}, "numerics": {"dtype": "float16", "device": "cuda"}}, "use bfloat16"),
         ({"images": ["a", "a"]}, "the same table stands twice"),
+        ({"numerics": {"num_workers": 3, "min_workers": 2}}, "8 with 2 to 3 workers.*a multiple of 6"),
+        ({"numerics": {"num_workers": 2, "min_workers": 2}}, "min_workers 2 with num_workers 2: fewer"),
+        (
+            {"global_batch_size": 12, "numerics": {"num_workers": 3, "min_workers": 1, "accumulate": 3}},
+            "6 of each of 2",
+        ),
     ],
 )
 def test_refused_configurations(change, message):
     with pytest.raises(InputError, match=message):
         config_of("a", **change)
+
+
+def test_an_elastic_group_is_asked_of_ray_and_its_sizes_are_stated(toy_images):
+    elastic = config_of(
+        toy_images,
+        global_batch_size=12,
+        numerics={"num_workers": 3, "min_workers": 1, "threads_per_worker": 4},
+        how={"resize_seconds": 7},
+    )
+    asked = distributed.scaling(elastic)
+    assert (asked.num_workers, asked.elastic_resize_monitor_interval_s) == ((1, 3), 7)
+    assert asked.resources_per_worker == {"CPU": 4.0}  # never a share of what there is now
+    shape = loop.Shape(classes=6, epoch_steps=3, total_steps=6)
+    state = loop.build_state(elastic, shape)
+    state.step, state.losses = 3, [(3.0, 0.5, 2), (2.0, 1.0, 3), (1.0, 0.0, 2)]
+    entry = loop.epoch_entry(state, 0.05, shape, elastic=True)
+    assert entry == {"epoch": 1, "step": 3, "loss": 2.0, "accuracy": 0.5, "lr": 0.05, "workers": {"2": 2, "3": 1}}
+    assert run.steps_by_workers([entry, {"workers": {"3": 3}}]) == {"2": 2, "3": 4}
 
 
 def test_a_sharded_head_alone_trains_as_the_plain_one(toy_images):

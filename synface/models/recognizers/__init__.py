@@ -2,7 +2,7 @@
 
 Every backbone takes RGB [n, 3, s, s] scaled by ``core.crops`` and returns raw features [n, d]: the norm
 carries quality (AdaFace), so normalising is the caller's. ``package.module:attribute`` names other people's:
-a callable of (embedding_dim, input_size) that returns such a module, a vision transformer for instance.
+a callable of (embedding_dim, input_size) that returns such a module.
 """
 
 from collections.abc import Callable
@@ -15,11 +15,14 @@ from synface.models.recognizers.ir import VARIANTS, IRNet
 from synface.models.recognizers.iresnet import DEPTHS, IResNet
 from synface.models.recognizers.mobilefacenet import MobileFaceNet
 from synface.models.recognizers.tiny import TinyResNet
+from synface.models.recognizers.vit import VARIANTS as VITS
+from synface.models.recognizers.vit import VisionTransformer
 
 #: name -> (embedding_dim, input_size) -> module
 RECOGNIZERS: dict[str, Callable[[int, int], nn.Module]] = {
     **{name: lambda dim, size, depths=depths: IResNet(depths, dim, size) for name, depths in DEPTHS.items()},
     **{name: lambda dim, size, name=name: IRNet(name, dim, size) for name in VARIANTS},
+    **{name: lambda dim, size, kind=kind: VisionTransformer(kind, dim, size) for name, kind in VITS.items()},
     "mobilefacenet": MobileFaceNet,
     "tiny": TinyResNet,
 }

@@ -5,6 +5,7 @@ import torch
 from synface.core.errors import InputError
 from synface.models import recognizers
 from synface.models.recognizers.ir import SqueezeExcitation
+from synface.models.recognizers.vit import Variant, VisionTransformer
 
 
 @pytest.mark.parametrize(
@@ -115,15 +116,107 @@ def test_raw_features_of_any_size(name: str, size: int):
     assert not torch.allclose(features.norm(dim=1), torch.ones(3), atol=0.05)  # not normalised
 
 
+@pytest.mark.parametrize(("name", "width", "depth"), [("vit_t", 256, 12), ("vit_s", 512, 12), ("vit_b", 512, 24)])
+def test_vision_transformers_have_insightface_names_and_dimensions(name: str, width: int, depth: int):
+    with torch.device("meta"):
+        shapes = {k: tuple(v.shape) for k, v in recognizers.build(name, 512, 112).state_dict().items()}
+    block = {
+        **{f"norm{k}.{part}": (width,) for k in (1, 2) for part in ("weight", "bias")},
+        "attn.qkv.weight": (3 * width, width),
+        "attn.proj.weight": (width, width),
+        "attn.proj.bias": (width,),
+        "mlp.fc1.weight": (4 * width, width),
+        "mlp.fc1.bias": (4 * width,),
+        "mlp.fc2.weight": (width, 4 * width),
+        "mlp.fc2.bias": (width,),
+    }
+    parts = ("weight", "bias", "running_mean", "running_var")
+    expected = {
+        "patch_embed.proj.weight": (width, 3, 9, 9),
+        "patch_embed.proj.bias": (width,),
+        "pos_embed": (1, 144, width),
+        "mask_token": (1, 1, width),
+        "norm.weight": (width,),
+        "norm.bias": (width,),
+        **{f"blocks.{i}.{k}": shape for i in range(depth) for k, shape in block.items()},
+        "feature.0.weight": (width, 144 * width),
+        "feature.2.weight": (512, width),
+        **{f"feature.{i}.{part}": (size,) for i, size in ((1, width), (3, 512)) for part in parts},
+        **{f"feature.{i}.num_batches_tracked": () for i in (1, 3)},
+    }
+    assert shapes == expected
+
+
+def small_transformer(drop_path: float = 0.0, masked: float = 0.0) -> VisionTransformer:
+    torch.manual_seed(0)
+    return VisionTransformer(Variant(16, 2, drop_path, masked), embedding_dim=5, input_size=32, heads=2)
+
+
+def test_a_vision_transformer_is_its_formula():
+    module = small_transformer().eval()
+    with torch.no_grad():
+        for parameter in module.parameters():  # no weight at its default
+            parameter.normal_(std=0.3)
+    w = {k: v.numpy().astype(np.float64) for k, v in module.state_dict().items()}
+    x = torch.randn(2, 3, 32, 32)
+
+    def norm(t, name):
+        scaled = (t - t.mean(-1, keepdims=True)) / np.sqrt(t.var(-1, keepdims=True) + 1e-5)
+        return scaled * w[f"{name}.weight"] + w[f"{name}.bias"]
+
+    def softmax(t):
+        e = np.exp(t - t.max(-1, keepdims=True))
+        return e / e.sum(-1, keepdims=True)
+
+    for image, got in zip(x.numpy(), module(x).detach().numpy(), strict=True):
+        patches = [image[:, 9 * i : 9 * i + 9, 9 * j : 9 * j + 9].ravel() for i in range(3) for j in range(3)]
+        t = np.stack(patches) @ w["patch_embed.proj.weight"].reshape(16, -1).T + w["patch_embed.proj.bias"]
+        t = t + w["pos_embed"][0]
+        for i in range(2):
+            query, key, value = np.split(norm(t, f"blocks.{i}.norm1") @ w[f"blocks.{i}.attn.qkv.weight"].T, 3, 1)
+            heads = [
+                softmax(query[:, h] @ key[:, h].T / np.sqrt(8)) @ value[:, h] for h in (slice(0, 8), slice(8, 16))
+            ]
+            t = t + np.hstack(heads) @ w[f"blocks.{i}.attn.proj.weight"].T + w[f"blocks.{i}.attn.proj.bias"]
+            hidden = norm(t, f"blocks.{i}.norm2") @ w[f"blocks.{i}.mlp.fc1.weight"].T + w[f"blocks.{i}.mlp.fc1.bias"]
+            t = t + np.clip(hidden, 0, 6) @ w[f"blocks.{i}.mlp.fc2.weight"].T + w[f"blocks.{i}.mlp.fc2.bias"]
+        f = norm(t, "norm").ravel()
+        for i in (1, 3):  # running statistics of an untrained normalisation: mean 0, variance 1
+            f = (
+                f @ w[f"feature.{i - 1}.weight"].T / np.sqrt(1 + 2e-5) * w[f"feature.{i}.weight"]
+                + w[f"feature.{i}.bias"]
+            )
+        np.testing.assert_allclose(got, f, rtol=1e-4, atol=1e-4)
+
+
+def test_training_masks_places_and_skips_branches():
+    seen: list[torch.Tensor] = []
+    module = small_transformer(masked=0.34).train()
+    module.blocks[0].register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+    module.feature.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+    x = torch.randn(4, 3, 32, 32)
+    module(x)
+    assert seen[0].shape == (4, 5, 16)  # 9 places, int(9 * 0.66) are kept
+    masked = (seen[1].reshape(4, 9, 16) == module.mask_token).all(2)
+    assert (masked.sum(1) == 4).all() and len(masked.unique(dim=0)) > 1  # other places of other images
+    module.eval()(x)
+    assert seen[2].shape == (4, 9, 16)
+    block = small_transformer(drop_path=0.5).blocks[1].train()
+    branch = block._some(torch.ones(2000, 1, 1))
+    assert set(branch.flatten().tolist()) == {0.0, 2.0} and abs(branch.mean() - 1) < 0.1
+    assert (block.eval()._some(torch.ones(3, 1, 1)) == 1).all()
+
+
 def test_tiny_is_small():
     module = recognizers.build("tiny", 256, 64)
     assert 1.6e6 < recognizers.parameter_count(module) < 1.8e6
 
 
 def test_every_parameter_that_trains_gets_a_gradient():
-    for name in ("tiny", "mobilefacenet"):
-        module = recognizers.build(name, 16, 64)
-        module(torch.randn(4, 3, 64, 64)).square().sum().backward()
+    modules = [recognizers.build(name, 16, 64) for name in ("tiny", "mobilefacenet")]
+    for module in [*modules, small_transformer(masked=0.2).train()]:
+        size = 32 if isinstance(module, VisionTransformer) else 64
+        module(torch.randn(4, 3, size, size)).square().sum().backward()
         assert all(p.grad is not None for p in module.parameters() if p.requires_grad)
 
 

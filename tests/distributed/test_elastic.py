@@ -1,0 +1,100 @@
+"""An elastic training for real: a node joins, the group grows; the node dies, the group shrinks and goes on."""
+
+import itertools
+import json
+import re
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+from cluster_tools import OwnCluster, own_cluster, result_line
+from local_raylets import start_raylet, wait_for_raylet
+
+from synface.ops.cluster import SHARED_PATHS_VARIABLE
+from tests.train.conftest import write_toy
+
+EPOCHS, STEPS = 200, 600
+
+
+def recipe(folder: Path) -> Path:
+    fields = {
+        "images": [write_toy(str(folder / "images"))],
+        "output": str(folder / "out"),
+        "backbone": "gated_backbone:Gated",
+        "image_size": 32,
+        "embedding_dim": 16,
+        "epochs": EPOCHS,
+        "global_batch_size": 8,
+        "margin": {"s": 16, "m": 0.2},
+        "optimizer": {"lr": 0.05, "warmup_epochs": 0},
+        "numerics": {"num_workers": 2, "min_workers": 1, "threads_per_worker": 1},
+        "how": {"checkpoint_every": 5, "resize_seconds": 1},
+    }
+    path = folder / "recipe.json"  # JSON is YAML
+    path.write_text(json.dumps({"train_recognizer": fields}))
+    return path
+
+
+def groups(cluster: OwnCluster) -> list[tuple[int, int]]:
+    """(first step, workers) of every group so far, as rank 0 says it."""
+    lines = re.findall(r"train: from step (\d+) on (\d) of 2 workers", (cluster.folder / "train.err").read_text())
+    return [(int(step), int(size)) for step, size in lines]
+
+
+def newest(output: Path) -> int:
+    """Step of the newest checkpoint; -1: none."""
+    return max((int(p.name.split("-")[1]) for p in (output / "_synface" / "train").glob("step-*.pt")), default=-1)
+
+
+def kill(pid: int) -> None:
+    """SIGKILL to a process and all below it, as a machine that is gone."""
+    root = psutil.Process(pid)
+    for process in [*root.children(recursive=True), root]:
+        process.kill()
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_the_group_grows_with_a_node_and_outlives_its_death(tmp_path):
+    gate, output = tmp_path / "gate", tmp_path / "out"
+    # Ray looks for nodes every 20 s: a group of the old size is given up and asked for again until then
+    more = {"GATE": str(gate), "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "10", "RAY_DEDUP_LOGS": "0"}
+    with own_cluster("--num-cpus=1", environment=more) as cluster:
+        command = [sys.executable, "-m", "synface.cli", "train", "recognizer", "--config", str(recipe(tmp_path))]
+        driver = cluster.start(*command, log="train", **{SHARED_PATHS_VARIABLE: str(tmp_path)})
+
+        def until(condition: Callable[[], Any], what: str) -> None:
+            deadline = time.monotonic() + 200
+            while not condition():
+                log = (cluster.folder / "train.err").read_text()[-5000:]
+                assert driver.poll() is None and time.monotonic() < deadline, f"never: {what}\n{log}"
+                time.sleep(0.1)
+
+        until(lambda: newest(output) > 0, "a checkpoint of the group of one")
+        without_address = {k: v for k, v in cluster.environment.items() if k != "RAY_ADDRESS"}
+        node = start_raylet(cluster.folder, cluster.address, "node-b", {"CPU": 1}, {}, without_address)
+        cluster.started.append(node)
+        wait_for_raylet(cluster.folder, "node-b", node)
+        until(lambda: groups(cluster)[-1][1] == 2, "a group of two")
+        until(lambda: newest(output) > groups(cluster)[-1][0], "a checkpoint of the group of two")
+        kill(node.pid)
+        until(lambda: groups(cluster)[-1][1] == 1, "a group of one again")
+        gate.touch()
+        assert driver.wait(300) == 0, (cluster.folder / "train.err").read_text()[-5000:]
+        result = result_line((cluster.folder / "train.out").read_text())
+        starts = groups(cluster)
+
+    steps, sizes = zip(*starts, strict=True)
+    assert [size for size, _ in itertools.groupby(sizes)] == [1, 2, 1]
+    assert steps[0] == 0 and list(steps) == sorted(set(steps))
+    history = json.loads((output / "history.json").read_text())
+    assert [entry["epoch"] for entry in history] == list(range(1, EPOCHS + 1))
+    assert all(sum(entry["workers"].values()) == 3 for entry in history)
+    # the steps that count are those behind the last group's start, and what was in the checkpoints before it
+    assert result["steps_by_workers"]["2"] == steps[-1] - steps[1]
+    assert result["steps_by_workers"] == {"1": STEPS - (steps[-1] - steps[1]), "2": steps[-1] - steps[1]}
+    assert history[-1]["loss"] < 0.2 * history[0]["loss"] and history[-1]["accuracy"] > 0.9
