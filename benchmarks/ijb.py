@@ -95,6 +95,7 @@ def main() -> None:
     genuine, impostor = np.sort(cosine[same]), np.sort(cosine[~same])
     points = {f"{f:g}": scores.sorted_point(genuine, impostor, f).tar for f in FAR}
     scores.eer(scores.corner_roc(genuine, impostor))
+    scores.sorted_auc(genuine, impostor)
     lap("rates", start)
     start = time.perf_counter()
     gallery = np.unique(subject, return_index=True)[1]

@@ -23,7 +23,7 @@ PARTS = "_synface/parts"
 
 def plan(config: EmbedConfig) -> dict[str, Any]:
     """How many images in how many parts would be embedded."""
-    recognizer = weights.read_config(config.weights)
+    recognizer = weights.read_checked(config.weights)
     source = open_source(config)
     return {
         "images": source.images,
@@ -63,7 +63,7 @@ def run(config: EmbedConfig) -> dict[str, Any]:
         uri, identities, images, embedding_dim, seconds, cached.
     """
     started = time.monotonic()
-    recognizer = weights.read_config(config.weights)
+    recognizer = weights.read_checked(config.weights)
     source = open_source(config)
     opened = artifact.open_output(config, {"images": source.digest, "weights": recognizer.sha256})
     if opened.finished is not None:

@@ -51,7 +51,7 @@ def plan(config: AuditConfig) -> dict[str, Any]:
     images = _rows(config.images)
     reference = _rows(config.reference) if config.reference else 0
     return {
-        "weights_sha256": weights.read_config(config.weights).sha256,
+        "weights_sha256": weights.read_checked(config.weights).sha256,
         "images": images,
         "reference_images": reference,
         "pairs": images * (images - 1) // 2 + images * reference,
@@ -72,7 +72,7 @@ def _rows(uri: str) -> int:
 def run(config: AuditConfig) -> dict[str, Any]:
     """Audit, or answer from the finished output."""
     started = time.monotonic()
-    recognizer = weights.read_config(config.weights)
+    recognizer = weights.read_checked(config.weights)
     inputs = {"images": config.images, "identities": config.identities, "reference": config.reference}
     digests = {name: artifact.content_digest(uri) for name, uri in inputs.items() if uri is not None}
     opened = artifact.open_output(config, {**digests, "weights": recognizer.sha256})

@@ -31,7 +31,7 @@ def plan(config: EvaluateIjbConfig) -> dict[str, Any]:
     faces = ijb.read_faces(files)
     return {
         "set": files.set_name,
-        "weights_sha256": weights.read_config(config.weights).sha256,
+        "weights_sha256": weights.read_checked(config.weights).sha256,
         "faces": len(faces.names),
         "templates": len(np.unique(faces.template_n)),
         "pairs": len(ijb.read_pairs(files)[0]),
@@ -48,7 +48,7 @@ def run(config: EvaluateIjbConfig) -> dict[str, Any]:
     """
     started = time.monotonic()
     files = ijb.find_files(config.protocol)
-    stated = weights.read_config(config.weights)
+    stated = weights.read_checked(config.weights)
     digests = {
         "weights": stated.sha256,
         "faces": listing_digest(config.faces),

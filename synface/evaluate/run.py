@@ -36,7 +36,7 @@ KIND = "evaluation"
 
 def plan(config: EvaluateConfig) -> dict[str, Any]:
     """What would be embedded and rendered; inputs are read and checked."""
-    recognizer = weights.read_config(config.weights)
+    recognizer = weights.read_checked(config.weights)
     size = recognizer.input_size
     rows = {}
     for spec in catalog.parse_all(config.benchmarks):
@@ -79,7 +79,7 @@ def run(config: EvaluateConfig) -> dict[str, Any]:
         InputError: weights or benchmarks that cannot be read or used; see `plan`.
     """
     started = time.monotonic()
-    recognizer = weights.read_config(config.weights)
+    recognizer = weights.read_checked(config.weights)
     specs = catalog.parse_all(config.benchmarks)
     packs = {spec.name: read_pack(spec.uri) for spec in specs if spec.uri is not None}
     hashed = config.model_copy(update={"benchmarks": tuple(_content_name(spec) for spec in specs)})

@@ -31,7 +31,7 @@ def plan(config: EvaluateTinyfaceConfig) -> dict[str, Any]:
     """How many images stand in the three folders."""
     names, _ = find_images(config.faces)
     found = counts(names) | {"estimate": estimates.estimate(config, len(names), None, config.flip)}
-    return {"weights_sha256": weights.read_config(config.weights).sha256, **found}
+    return {"weights_sha256": weights.read_checked(config.weights).sha256, **found}
 
 
 def counts(names: list[str]) -> dict[str, int]:
@@ -72,7 +72,7 @@ def run(config: EvaluateTinyfaceConfig) -> dict[str, Any]:
     """
     started = time.monotonic()
     names, label = find_images(config.faces)
-    stated = weights.read_config(config.weights)
+    stated = weights.read_checked(config.weights)
     digests = {"weights": stated.sha256, "faces": listing_digest(config.faces)}
     opened = artifact.open_output(config, digests)
     if opened.finished is not None:

@@ -72,7 +72,7 @@ def describe(config: GenerateConfig) -> Scorer | None:
     """
     if config.scoring.weights is None:
         return None
-    stated = weights.read_config(config.scoring.weights)
+    stated = weights.read_checked(config.scoring.weights)
     if stated.input_size != config.image_size:
         raise InputError(
             f"scoring.weights {config.scoring.weights}: takes crops of {stated.input_size} pixels, image_size is "

@@ -29,6 +29,8 @@ FORMAT_VERSION = 1
 STORED_DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 #: how many differing keys an error lists
 SHOWN_KEYS = 5
+#: of a safetensors file's header, as its own reader allows
+MAX_HEADER_BYTES = 100_000_000
 
 #: built-in name -> folder of package data: a recognizer and a generator for its embeddings
 PRETRAINED: dict[str, Path] = {
@@ -128,6 +130,42 @@ def read_config(name_or_uri: str, kind: str = "recognizer") -> WeightsConfig:
     return config
 
 
+def read_checked(name_or_uri: str) -> WeightsConfig:
+    """`read_config` of a recognizer whose file holds its architecture's tensors, by the file's header alone.
+
+    For the driver, before any work: neither the tensors nor their digest are read. Networks of other people's code
+    and ONNX files are checked where they are loaded.
+
+    Raises:
+        InputError: as `read_config`; an unknown architecture; no safetensors file, or one of another architecture.
+    """
+    config = read_config(name_or_uri)
+    if config.architecture == onnx_recognizer.ARCHITECTURE or ":" in config.architecture:
+        return config
+    place = uris.join(locate(name_or_uri), MODEL_FILE)
+    with torch.device("meta"):
+        module = recognizers.build(config.architecture, config.embedding_dim, config.input_size)
+        given = {key: torch.empty(shape) for key, shape in _stored_shapes(place).items()}
+    check_fits(module, given, f"{place} ({config.architecture})")
+    return config
+
+
+def _stored_shapes(place: str) -> dict[str, list[int]]:
+    """Names and shapes of a safetensors file: eight bytes of length, then JSON."""
+    try:
+        with uris.open_reader(place) as stream:
+            length = int.from_bytes(stream.read(8), "little")
+            if length > MAX_HEADER_BYTES:
+                raise ValueError(f"a header of {length} bytes")
+            header = json.loads(stream.read(length))
+        shapes = {key: [int(n) for n in entry["shape"]] for key, entry in header.items() if key != "__metadata__"}
+        if any(n < 0 for shape in shapes.values() for n in shape):
+            raise ValueError("a negative size")
+        return shapes
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise InputError(f"{place}: not a safetensors file ({error})") from error
+
+
 def save_files(module: nn.Module, config: WeightsConfig) -> dict[str, bytes]:
     """File name -> bytes of a weights folder; equal weights give equal bytes. Sets dtype casts and sha256.
 
@@ -222,12 +260,17 @@ def load_state(module: nn.Module, state: Mapping[str, torch.Tensor], where: str)
     Raises:
         InputError: missing, unexpected or wrongly shaped tensors; the first of each are named.
     """
+    check_fits(module, state, where)
+    module.load_state_dict(dict(state), strict=True)
+
+
+def check_fits(module: nn.Module, state: Mapping[str, torch.Tensor], where: str) -> None:
+    """InputError for missing, unexpected or wrongly shaped tensors; the first of each are named."""
     differences = state_differences(module.state_dict(), state)
     if differences:
         shown = "\n".join(f"  {line}" for line in differences[:SHOWN_KEYS])
         more = f"\n  and {len(differences) - SHOWN_KEYS} more" if len(differences) > SHOWN_KEYS else ""
         raise InputError(f"{where}: weights of another architecture; first differing keys:\n{shown}{more}")
-    module.load_state_dict(dict(state), strict=True)
 
 
 def state_differences(own: Mapping[str, torch.Tensor], given: Mapping[str, torch.Tensor]) -> list[str]:

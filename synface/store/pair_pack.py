@@ -6,7 +6,6 @@ Pairs as the field writes them: LFW's ``pairs.txt`` (``name i j`` or ``name i ot
 """
 
 import io
-import re
 from collections.abc import Callable
 from typing import Any
 
@@ -65,16 +64,17 @@ def parse_landmarks(text: str, where: str) -> dict[str, np.ndarray]:
     """
     found = {}
     for number, line in enumerate(text.splitlines(), 1):
-        parts = [p for p in re.split(r"[\s,]+", line) if p]
-        if not parts:
+        text = line.strip(" \t,")
+        if not text:
             continue
+        path, *numbers = text.replace(",", " ").rsplit(maxsplit=10)  # a path may hold blanks, and commas
         try:
-            values = [float(p) for p in parts[1:]]
+            values = [float(n) for n in numbers]
         except ValueError:
             values = []
         if len(values) != 10 or not np.isfinite(values).all():
             raise InputError(f"{where}: line {number}: expected a path and ten numbers, got {line[:80]!r}")
-        found[parts[0]] = np.array(values).reshape(5, 2)
+        found[text[: len(path)]] = np.array(values).reshape(5, 2)
     return found
 
 

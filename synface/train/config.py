@@ -205,8 +205,8 @@ def check_workers(numerics: TrainNumerics, how: WorkersHow, images: list[str]) -
     """ValueError for what no training can do: one process as several workers, float16 on a CPU, a table twice."""
     if how.labels and len(numerics.worlds) > 1:
         raise ValueError(
-            "numerics.min_workers with how.labels: Ray 2.60 counts every node for an elastic group, whatever its labels, "
-            "and would wait for places that the labels forbid; leave one of them out"
+            "numerics.min_workers with how.labels: Ray 2.60 counts every node for an elastic group, whatever its "
+            "labels, and would wait for places that the labels forbid; leave one of them out"
         )
     if how.in_process and numerics.num_workers > 1:
         raise ValueError(f"how.in_process is for one worker, numerics.num_workers asks {numerics.num_workers}")
@@ -292,10 +292,7 @@ class TrainRecognizerConfig(StageConfig):
         for workers in worlds:
             own = self.global_batch_size // workers
             if own % parts:
-                raise ValueError(
-                    f"numerics.accumulate: the batch of {own} of each of {workers} workers does not divide into "
-                    f"{parts} parts"
-                )
+                raise ValueError(f"numerics.accumulate: a worker's batch of {own} does not divide into {parts} parts")
             if own // parts < 2:
                 raise ValueError(
                     f"global_batch_size {self.global_batch_size} leaves each of {workers} workers one image; batch "

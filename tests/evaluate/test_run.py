@@ -118,6 +118,12 @@ def test_plan_says_sizes(random_weights, blob_pack, tmp_path):
 def test_missing_things_are_named(random_weights, blob_pack, tmp_path):
     with pytest.raises(InputError, match="unknown pretrained weights 'heads-fr-huge'"):
         stage.run(config(tmp_path / "o", "heads-fr-huge", blob_pack))
+    other = tmp_path / "other-architecture"
+    shutil.copytree(random_weights, other)
+    stated = json.loads((other / "config.json").read_text())
+    (other / "config.json").write_text(json.dumps(stated | {"architecture": "r18"}))
+    with pytest.raises(InputError, match=r"weights of another architecture; first differing keys:\n  conv1\.weight"):
+        stage.run(config(tmp_path / "o", str(other), blob_pack))
     with pytest.raises(InputError, match=r"none\.bin: cannot be read"):
         stage.run(config(tmp_path / "o", random_weights, str(tmp_path / "none.bin")))
     assert not (tmp_path / "o").exists()

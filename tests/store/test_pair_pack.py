@@ -108,6 +108,17 @@ def test_given_landmarks_align(folder, tmp_path):
         pair_pack.build(*arguments, detector=f"{__name__}:blind_detector")
 
 
+def test_landmark_lines():
+    marks = " ".join(str(k) for k in range(10))
+    text = f"a.jpg {marks}\n\nJane Roe, Jr/1.jpg, {marks.replace(' ', ',')}\nb c.png\t{marks.replace(' ', chr(9))} \n"
+    found = pair_pack.parse_landmarks(text, "marks.txt")
+    assert list(found) == ["a.jpg", "Jane Roe, Jr/1.jpg", "b c.png"]
+    assert all(np.array_equal(points, np.arange(10.0).reshape(5, 2)) for points in found.values())
+    for line in (marks, f"a.jpg {marks[:-2]}", f"a.jpg x{marks}", f"a.jpg {marks[:-1]}nan"):
+        with pytest.raises(InputError, match="line 2: expected a path and ten numbers"):
+            pair_pack.parse_landmarks(f"a.jpg {marks}\n{line}", "marks.txt")
+
+
 def weighted_detector(weights):
     return {"corner": corner_detector, "blind": blind_detector}[weights]
 

@@ -233,8 +233,12 @@ def test_checkpoints_hold_no_code(toy_images, tmp_path):
         ({"numerics": {"num_workers": 3, "min_workers": 2}}, "8 with 2 to 3 workers.*a multiple of 6"),
         ({"numerics": {"num_workers": 2, "min_workers": 2}}, "min_workers 2 with num_workers 2: fewer"),
         (
+            {"numerics": {"num_workers": 2, "min_workers": 1}, "how": {"labels": {"pool": "a"}}},
+            "min_workers with how.labe",
+        ),
+        (
             {"global_batch_size": 12, "numerics": {"num_workers": 3, "min_workers": 1, "accumulate": 3}},
-            "6 of each of 2",
+            "batch of 4 does not",
         ),
     ],
 )

@@ -122,14 +122,19 @@ def read_pairs(files: Files) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     else:
         assert files.matches is not None and files.probes is not None
         table = _read(files.matches, ",", columns)
-        where, subject = files.matches, {}
-        for uri in (*files.galleries, files.probes):
-            subject |= dict(zip(*(c.tolist() for c in read_subjects(uri)), strict=True))
-        try:
-            left, right = ([subject[t] for t in table[side].to_pylist()] for side in columns)
-        except KeyError as error:
-            raise InputError(f"{where}: template {error} has no subject in the 1N files") from error
-        same = np.array(left) == np.array(right)
+        where, found = files.matches, [read_subjects(uri) for uri in (*files.galleries, files.probes)]
+        template, subject = (np.concatenate(c) for c in zip(*found, strict=True))
+        known, first = np.unique(template, return_index=True)
+
+        def subject_of(template_n: np.ndarray) -> np.ndarray:
+            row = np.minimum(np.searchsorted(known, template_n), len(known) - 1)
+            missing = template_n[known[row] != template_n]
+            if len(missing):
+                raise InputError(f"{where}: template {missing[0]} has no subject in the 1N files")
+            return subject[first][row]
+
+        left, right = (subject_of(table[side].to_numpy()) for side in columns)
+        same = left == right
     if same.all() or not same.any():
         raise InputError(f"{where}: all {len(same)} pairs are {'genuine' if same.all() else 'impostor'}")
     return table["left"].to_numpy(), table["right"].to_numpy(), same

@@ -71,6 +71,37 @@ def test_other_width_names_both_shapes(module, tmp_path):
         weights.from_pretrained(str(tmp_path))
 
 
+def test_the_header_alone_tells_another_architecture(module, tmp_path):
+    weights.save_pretrained(str(tmp_path), module, CONFIG)
+    assert weights.read_checked(str(tmp_path)) == weights.read_config(str(tmp_path))
+    path = tmp_path / weights.MODEL_FILE
+    whole = path.read_bytes()
+    path.write_bytes(whole[: 8 + int.from_bytes(whole[:8], "little")])  # no tensor is read
+    assert weights.read_checked(str(tmp_path)).architecture == "tiny"
+    edit(tmp_path, embedding_dim=64)
+    with pytest.raises(InputError, match=r"another architecture; first differing keys:\n  fc\.weight: \[32, 3072\]"):
+        weights.read_checked(str(tmp_path))
+    edit(tmp_path, architecture="mobilefacenet")
+    with pytest.raises(InputError, match=r"first differing keys:\n  layers\.0\.layers\.0\.weight: missing(.|\n)*more"):
+        weights.read_checked(str(tmp_path))
+    edit(tmp_path, architecture="my.code:network")
+    assert weights.read_checked(str(tmp_path)).embedding_dim == 64
+    edit(tmp_path, architecture="tiny")
+    for damage in (
+        b"",
+        b"short",
+        b"\xff" * 60,
+        (4).to_bytes(8, "little") + b"null",
+        (7).to_bytes(8, "little") + b'{"a":1}',
+    ):
+        path.write_bytes(damage)
+        with pytest.raises(InputError, match="not a safetensors file"):
+            weights.read_checked(str(tmp_path))
+    path.unlink()
+    with pytest.raises(InputError, match="cannot be read"):
+        weights.read_checked(str(tmp_path))
+
+
 def test_exchanged_bytes_are_found(module, tmp_path):
     weights.save_pretrained(str(tmp_path), module, CONFIG)
     path = tmp_path / weights.MODEL_FILE
