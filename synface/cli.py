@@ -54,7 +54,7 @@ TOOLS = {
     "clean": ("synface.store.clean", "clean", (), ("min_age_hours", "dry_run", "earlier_versions")),
     "compact": ("synface.store.compact", "compact", (), ("images_per_file",)),
     "erase": ("synface.store.erasure", "erase", ("subject",), ("identities", "gallery", "cosine", "dry_run")),
-    "card": ("synface.store.card", "card", (), ()),
+    "card": ("synface.store.card", "card", (), ("audit",)),
     "export": ("synface.store.export", "export", ("format", "output"), ()),
     "bin": (
         "synface.store.pair_pack",
@@ -101,7 +101,7 @@ results
   clean URI         remove files that no manifest lists (--dry-run true lists them)
   compact URI       fewer, larger files, sorted, as the table's next version
   erase URI --subject ID  remove the identities derived from one person (--dry-run true lists them)
-  card URI          the dataset card
+  card URI          the dataset card (--audit AUDIT: with what an audit found of leakage)
   doctor            what this machine can run, and which weights and data it has
 
 Configuration: defaults < --config file.yaml (one section per verb) < --a.b value.

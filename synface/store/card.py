@@ -1,6 +1,7 @@
 """The dataset card: README.md with the header that Hugging Face's Hub and ``datasets`` read.
 
-Made from the manifest alone, so that it says what is there: `data_files` lists exactly the manifest's files.
+Made from the manifest alone, so that it says what is there: `data_files` lists exactly the manifest's files. An
+audit of just this content may add its leakage.
 """
 
 from typing import Any
@@ -53,6 +54,12 @@ images = datasets.load_dataset("path/to/this/folder", split="train")
 {config}```
 """
 
+LEAKAGE = (
+    "{leaking_samples} of {samples} samples ({leaking_identities} identities) at or above cosine "
+    "{threshold_cosine:.4f} ({threshold_rule}) to one of {reference_images} images of {reference_identities} people "
+    "(content `{reference}`); largest {max_cosine:.4f}; recognizer `{scorer}`"
+)
+
 SCORED = """
 | similarity measured by | `{scorer}`, weights `{scorer_sha256}` |
 | images that its filters refused | {refused} |"""
@@ -67,16 +74,44 @@ IMPORTED = """\
 `{source_type}` (IPTC digital source type). The images are copied as they were, without a mark of synface."""
 
 
-def card(uri: str) -> dict[str, Any]:
-    """Write the card of a finished images table again; the verb ``synface card``."""
+def card(uri: str, audit: str | None = None) -> dict[str, Any]:
+    """Write the card of a finished images table again; the verb ``synface card``.
+
+    Args:
+        uri: of the table.
+        audit: URI of a `synface audit` of the table as it is now, against a reference: its leakage is stated.
+
+    Raises:
+        InputError: not finished, no licence is known, or an audit of other content or without a reference.
+    """
     manifest = artifact.require(uri, "images")
-    write_card(uri, manifest)
-    return {"uri": uris.join(uri, CARD), "images": manifest.numbers.get("images")}
+    leakage = None if audit is None else leakage_text(audit, manifest)
+    write_card(uri, manifest, leakage)
+    found = {"uri": uris.join(uri, CARD), "images": manifest.numbers.get("images")}
+    return found if leakage is None else {**found, "leakage": leakage}
 
 
-def write_card(output: str, manifest: artifact.Manifest) -> None:
+def leakage_text(audit: str, manifest: artifact.Manifest) -> str:
+    """What an audit of the table found, in one line of the card."""
+    found = artifact.require(audit, "audit")
+    audited = found.inputs.get("images", "")
+    if audited != manifest.content_digest:
+        raise InputError(
+            f"audit {audit}: of a table with content {audited[:12]}, this one has {manifest.content_digest[:12]}; "
+            "audit it as it is now"
+        )
+    if "leakage" not in found.numbers:
+        raise InputError(f"audit {audit}: made without a reference, so it knows of no leakage; audit with --reference")
+    return LEAKAGE.format(
+        **found.numbers["leakage"],
+        scorer=found.numbers["scorer_sha256"][:12],
+        reference=found.inputs["reference"][:12],
+    )
+
+
+def write_card(output: str, manifest: artifact.Manifest, leakage: str | None = None) -> None:
     """Write README.md beside the data. It is not listed in the manifest: its text names no result."""
-    uris.write_bytes(uris.join(output, CARD), card_text(manifest).encode())
+    uris.write_bytes(uris.join(output, CARD), card_text(manifest, leakage).encode())
 
 
 def publish(output: str, manifest: artifact.Manifest) -> None:
@@ -85,8 +120,8 @@ def publish(output: str, manifest: artifact.Manifest) -> None:
     artifact.write_manifest(output, manifest)
 
 
-def card_text(manifest: artifact.Manifest) -> str:
-    """The card of an images table.
+def card_text(manifest: artifact.Manifest, leakage: str | None = None) -> str:
+    """The card of an images table; `leakage` is an audit's line, if there is one.
 
     Raises:
         InputError: the manifest names no licence of the generator or of one of its sources.
@@ -116,7 +151,7 @@ def card_text(manifest: artifact.Manifest) -> str:
         config_hash=manifest.config_hash,
         digest=manifest.content_digest,
         failed=numbers["failed"],
-        leakage=numbers.get("leakage", "not measured yet (`synface audit`)"),
+        leakage=leakage or "not measured yet (`synface audit`, then `synface card URI --audit AUDIT`)",
         scored=SCORED.format(**numbers) if "scorer_sha256" in numbers else "",
         licences="\n".join(f"* {name}: {text}" for name, text in {"the images": licence, **sources}.items()),
         config=yaml.safe_dump(manifest.config, sort_keys=True),

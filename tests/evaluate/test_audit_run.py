@@ -15,7 +15,7 @@ from synface.evaluate import audit_run as stage
 from synface.evaluate import distributed
 from synface.evaluate.audit_config import AuditConfig
 from synface.settings import build
-from synface.store import artifact, schemas, tables
+from synface.store import artifact, card, schemas, tables
 
 PEOPLE, PICTURES = 6, 4
 
@@ -82,6 +82,14 @@ def test_audit_finds_the_leaked_person(ray_cluster, tmp_path, random_weights, ta
     again = stage.run(asked)
     assert again["cached"]
     assert again["leakage"] == leak
+    images = artifact.require(tables_of["images"])
+    line = card.leakage_text(str(output), images)
+    assert line.startswith(
+        f"{leak['leaking_samples']} of {PEOPLE * PICTURES} samples ({leak['leaking_identities']} ident"
+    )
+    assert f"cosine {leak['threshold_cosine']:.4f} (FAR 0.05 among" in line and "24 images of 6 people" in line
+    with pytest.raises(InputError, match=r"of a table with content .* audit it as it is now"):
+        card.leakage_text(str(output), artifact.require(tables_of["reference"]))
 
 
 @pytest.mark.ray

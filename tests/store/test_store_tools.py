@@ -95,6 +95,32 @@ def test_the_card_lists_what_the_manifest_lists(images_at, tmp_path):
     assert paths == [f.path for f in artifact.require(output).files]
     (tmp_path / "a" / "README.md").unlink()
     assert card(output)["images"] == 12 and (tmp_path / "a" / "README.md").read_text() == text
+    assert "| leakage against real galleries | not measured yet" in text
+
+
+def test_the_card_states_the_leakage_of_an_audit_of_just_this_content(images_at, tmp_path):
+    output = images_at(tmp_path / "a")
+    leak = {"leaking_samples": 3, "samples": 12, "leaking_identities": 2, "threshold_cosine": 0.4, "max_cosine": 0.75}
+    leak |= {"threshold_rule": "given", "reference_images": 7, "reference_identities": 5}
+    numbers = {"leakage": leak, "scorer_sha256": "5c" * 32}
+
+    def audit(name, numbers, digest):
+        inputs = {"images": digest, "reference": "9f" * 32}
+        manifest = artifact.Manifest("audit", "audit", "0" * 64, {}, inputs, (), numbers, {})
+        artifact.write_manifest(str(tmp_path / name), manifest)
+        return str(tmp_path / name)
+
+    digest = artifact.require(output).content_digest
+    found = card(output, audit=audit("b", numbers, digest))
+    line = "3 of 12 samples (2 identities) at or above cosine 0.4000 (given) to one of 7 images of 5 people (content "
+    assert found["leakage"] == line + "`9f9f9f9f9f9f`); largest 0.7500; recognizer `5c5c5c5c5c5c`"
+    assert f"| leakage against real galleries | {found['leakage']} |" in (tmp_path / "a" / "README.md").read_text()
+    with pytest.raises(InputError, match="audit it as it is now"):
+        card(output, audit=audit("c", numbers, "0" * 64))
+    with pytest.raises(InputError, match="made without a reference"):
+        card(output, audit=audit("d", {}, digest))
+    with pytest.raises(InputError, match="holds 'images', expected 'audit'"):
+        card(output, audit=output)
 
 
 def test_no_card_without_licences(images_at, tmp_path):
