@@ -43,9 +43,9 @@ def recipe(folder: Path) -> Path:
 
 
 def groups(cluster: OwnCluster) -> list[tuple[int, int]]:
-    """(first step, workers) of every group so far, as rank 0 says it."""
+    """(first step, workers) of every group so far, as rank 0 says it: once per node, they share a folder of logs."""
     lines = re.findall(r"train: from step (\d+) on (\d) of 2 workers", (cluster.folder / "train.err").read_text())
-    return [(int(step), int(size)) for step, size in lines]
+    return sorted({(int(step), int(workers)) for step, workers in lines})
 
 
 def size(cluster: OwnCluster) -> int:
