@@ -140,15 +140,14 @@ def scaling(config: TrainRecognizerConfig | StepsConfig) -> train.ScalingConfig:
     numerics, how = config.numerics, config.how
     if how.in_process:
         return train.ScalingConfig(num_workers=0, use_gpu=numerics.device == "cuda")
-    elastic: dict[str, Any] = {}
-    if isinstance(how, TrainHow) and len(numerics.worlds) > 1:
-        elastic = {"num_workers": (numerics.worlds[0], numerics.worlds[-1])}
-        elastic |= {"elastic_resize_monitor_interval_s": how.resize_seconds}
+    worlds = numerics.worlds
+    resize = {"elastic_resize_monitor_interval_s": how.resize_seconds} if isinstance(how, TrainHow) else {}
     return train.ScalingConfig(
+        num_workers=worlds[0] if len(worlds) == 1 else (worlds[0], worlds[-1]),
         use_gpu=numerics.device == "cuda",
         resources_per_worker=cast(dict, worker_resources(config)),
         label_selector=how.labels or None,
-        **({"num_workers": numerics.num_workers} | elastic),
+        **cast(Any, resize),
     )
 
 
