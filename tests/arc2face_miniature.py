@@ -10,6 +10,7 @@ from pathlib import Path
 import safetensors.torch
 import torch
 from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
+from diffusers.models.controlnets.controlnet import ControlNetModel
 from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 from transformers import CLIPTextConfig, CLIPTextModel
 
@@ -51,6 +52,21 @@ def build(folder: Path, with_embedder: bool = True) -> dict[str, str]:
     lcm.mkdir()
     safetensors.torch.save_file(lora_of(unet), lcm / "pytorch_lora_weights.safetensors")
     return {"weights": str(own), "base": str(base), "lcm_lora": str(lcm)}
+
+
+def controlnet(folder: Path, places: dict[str, str]) -> str:
+    """Folder of a ControlNet that moves the miniature's U-Net (no convolution is zero) and sees its pictures."""
+    torch.manual_seed(8)
+    unet = UNet2DConditionModel.from_pretrained(Path(places["weights"]) / "arc2face")
+    made = ControlNetModel.from_unet(unet, conditioning_embedding_out_channels=(16, 16, 16, 16))
+    with torch.no_grad():
+        for name, value in made.named_parameters():
+            if "controlnet" in name and not value.any():
+                value.copy_(0.5 * torch.randn_like(value))
+            elif "controlnet_cond_embedding" in name and name.endswith("weight"):
+                value *= 3  # random convolutions halve what they see, one after the other
+    made.save_pretrained(folder / "controlnet")
+    return str(folder)
 
 
 def lora_of(unet) -> dict[str, torch.Tensor]:

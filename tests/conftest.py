@@ -43,6 +43,14 @@ def miniature(tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
+def controlnet(miniature, tmp_path_factory) -> str:
+    """Folder of a ControlNet for them."""
+    from arc2face_miniature import controlnet as build
+
+    return build(tmp_path_factory.mktemp("controlnet"), miniature)
+
+
+@pytest.fixture(scope="session")
 def in_ci() -> bool:
     """Whether a missing tool must fail a test instead of skipping it."""
     return bool(os.environ.get("CI"))

@@ -114,6 +114,7 @@ def _inputs(name: str, config: PipelineConfig, made: Mapping[str, str]) -> dict[
     own = {"weights": weights, **({"style_images": made.get("generator_images")} if drawing == "dcface" else {})}
     trained = {drawing: own} if weights and drawing in DENOISING else {}
     packed = made.get("pack") or made.get("embed")
+    balance = {"people": made.get("embed"), "labels": made.get("pool")} if section.get("balance") is not None else None
     identities = made.get("closed_loop") or packed
     grouped: dict[str, Any] = {}  # real images in groups by similarity: the pool itself is trained on
     if name == "train_recognizer" and section.get("similarity_group") and made.get("pool") and made.get("embed"):
@@ -123,7 +124,7 @@ def _inputs(name: str, config: PipelineConfig, made: Mapping[str, str]) -> dict[
         "closed_loop": {"identities": packed, "weights": weights},
         "pack": {pack_input: made.get("embed")},
         "embed_more": {"images": made.get("pool_more")},
-        "generate": {"identities": identities, **trained},
+        "generate": {"identities": identities, "balance": balance, **trained},
         "generate_more": {"identities": made.get("embed_more"), **trained},
         "train_autoencoder": {"images": studied},
         "train_generator": {"images": studied, "autoencoder": made.get("train_autoencoder")},

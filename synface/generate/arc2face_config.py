@@ -2,7 +2,7 @@
 
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from synface.settings import InputUri, Settings
 
@@ -20,6 +20,18 @@ class Arc2faceOptions(Settings):
     lcm_lora: InputUri | None = Field(
         default=None, description="LCM-LoRA for SD 1.5: 2 to 4 steps without guidance, a little worse"
     )
+    controlnet: InputUri | None = Field(
+        default=None, description="ControlNet beside the U-Net: Arc2Face's own (pose), or another of SD 1.5's size"
+    )
+    control_images: InputUri | None = Field(
+        default=None,
+        description="images table of its conditions (renderings, drawn landmarks), of the pictures' size: each sample "
+        "takes one of them, drawn by key",
+    )
+    controls: int = Field(
+        default=10_000, ge=1, le=10_000_000, description="so many of them, from the table's beginning, may be drawn"
+    )
+    control_scale: float = Field(default=1.0, ge=0, le=10, description="factor on what the ControlNet adds")
     steps: int | None = Field(
         default=None, ge=1, le=1000, description="DPM-Solver++ steps, or the LCM's; 25, with lcm_lora 4"
     )
@@ -42,3 +54,9 @@ class Arc2faceOptions(Settings):
         default=1, ge=1, le=4096, description="pictures that the VAE decodes at once; 1 takes the least memory"
     )
     compile: bool = Field(default=False, description="the U-Net through torch.compile")
+
+    @model_validator(mode="after")
+    def _control(self) -> "Arc2faceOptions":
+        if (self.controlnet is None) != (self.control_images is None):
+            raise ValueError("controlnet and control_images belong together: the network, and what it is shown")
+        return self

@@ -11,7 +11,9 @@ from synface.core.dial import Dial
 from synface.core.errors import InputError
 from synface.generate import conditions
 from synface.generate.conditions import Factors
-from synface.generate.variation_config import Factor, MixturePart, Variation
+from synface.generate.variation_config import Angle, Factor, MixturePart, Variation
+from synface.models.denoisers.conditioning import POSE_UNIT
+from synface.models.denoisers.config import POSES
 
 
 @dataclass(frozen=True)
@@ -31,16 +33,16 @@ class Asked:
     noise_n: np.ndarray
 
 
-def factors_of(settings: Factor | MixturePart) -> Factors:
-    """The pure form of a configured factor."""
+def factors_of(settings: Factor | MixturePart | Angle, unit: float = 1.0) -> Factors:
+    """The pure form of a configured factor, or of an angle in a unit of so many degrees."""
     if settings.fixed is not None:
-        return conditions.Fixed(settings.fixed)
+        return conditions.Fixed(settings.fixed / unit)
     if settings.range is not None:
-        return conditions.Range(*settings.range)
-    assert isinstance(settings, Factor)
+        return conditions.Range(settings.range[0] / unit, settings.range[1] / unit)
+    assert isinstance(settings, Factor | Angle)
     if settings.schedule is not None:
-        return conditions.Schedule(settings.schedule)
-    assert settings.mixture is not None
+        return conditions.Schedule(tuple(value / unit for value in settings.schedule))
+    assert isinstance(settings, Factor) and settings.mixture is not None
     parts = tuple(factors_of(part) for part in settings.mixture)
     return conditions.Mixture(parts, tuple(part.weight for part in settings.mixture))  # type: ignore[arg-type]
 
@@ -97,6 +99,29 @@ def check_without_m(variation: Variation, generator: str) -> None:
                 f"variation.{field}: generator {generator} knows no similarity factor; leave it out "
                 "(variation.cone varies the embedding)"
             )
+
+
+def check_pose(variation: Variation, known: Sequence[str], where: str) -> None:
+    """InputError unless the angles that are asked, if any, are those that the weights `where` know."""
+    if variation.pose is None:
+        return
+    asked = [name for name in POSES if getattr(variation.pose, name) is not None]
+    if not known:
+        raise InputError(
+            f"variation.pose: {where} know no pose; train with --architecture '{{pose: [yaw, pitch]}}' on pictures "
+            "that state theirs (docs/generators.md), or leave it out"
+        )
+    if set(asked) != set(known):
+        raise InputError(f"variation.pose: {where} know {', '.join(known)}, asked {', '.join(asked)}; give these")
+
+
+def pose(variation: Variation, known: Sequence[str], seed: int, identity_id: str, draw_n: np.ndarray) -> np.ndarray:
+    """Angles of some samples of one identity, float32 [n, known] in degrees; each depends on its own number alone."""
+    angles = []
+    for name in known:
+        drawn = factors_of(getattr(variation.pose, name), POSE_UNIT)
+        angles.append(conditions.factors(drawn, seed, identity_id, draw_n, name) * np.float32(POSE_UNIT))
+    return np.stack(angles, 1)
 
 
 def plain(draw_n: np.ndarray) -> Asked:

@@ -90,13 +90,22 @@ def check_factor(m: float) -> None:
         raise InputError(f"m = {m}: a similarity factor lies in [-1, 1]")
 
 
-def factors(spec: Factors, seed: int, identity_id: str, sample_n: Sequence[int] | np.ndarray) -> np.ndarray:
-    """Similarity factors of some samples of one identity, float32 [n]; each depends on its own number alone."""
-    return np.array([_factor(spec, seed, identity_id, int(k)) for k in sample_n], np.float32)
+def factors(
+    spec: Factors,
+    seed: int,
+    identity_id: str,
+    sample_n: Sequence[int] | np.ndarray,
+    stream: str = FACTOR_STREAM,
+) -> np.ndarray:
+    """Similarity factors of some samples of one identity, float32 [n]; each depends on its own number alone.
+
+    Another `stream` draws other numbers in [-1, 1] in the same way, e.g. angles in units of 90 degrees.
+    """
+    return np.array([_factor(spec, seed, identity_id, int(k), stream) for k in sample_n], np.float32)
 
 
-def _factor(spec: Factors, seed: int, identity_id: str, sample: int) -> float:
-    generator = rng.generator(seed, identity_id, sample, FACTOR_STREAM)
+def _factor(spec: Factors, seed: int, identity_id: str, sample: int, stream: str) -> float:
+    generator = rng.generator(seed, identity_id, sample, stream)
     if isinstance(spec, Mixture):
         edges = np.cumsum(spec.weights) / sum(spec.weights)
         part = int(np.searchsorted(edges, generator.random(), side="right"))

@@ -45,6 +45,16 @@ class Contexts(Settings):
         return self
 
 
+class Balance(Settings):
+    """Equally many identities of every group of people, by the nearest person whose group is known."""
+
+    people: InputUri = Field(description="identities table of people whose groups are known, e.g. the gallery")
+    labels: InputUri = Field(
+        description="their groups: their images table, by its attributes, or a .csv file with identity_id"
+    )
+    by: tuple[str, ...] = Field(default=("sex", "ancestry"), min_length=1, description="attributes or columns")
+
+
 class GenerateNumerics(Numerics):
     """What decides the last bits of generated images."""
 
@@ -115,6 +125,9 @@ class GenerateConfig(StageConfig):
     num_identities: int | None = Field(default=None, ge=1, le=10**9)
     first_seed: int = Field(default=0, ge=0, lt=10**9)
     contexts: Contexts = Contexts()
+    balance: Balance | None = Field(
+        default=None, description="keep equally many identities of every group of people (sex, ancestry, ...)"
+    )
     domain: str | None = Field(default=None, description="default: the identities' own source")
     images_per_identity: int = Field(default=16, ge=1, le=100_000)
     image_size: int = Field(default=112, ge=16, le=1024, description="pixels; ArcFace crop of this size")
@@ -148,6 +161,8 @@ class GenerateConfig(StageConfig):
             raise ValueError("contexts.uniform makes num_identities points: give num_identities instead of identities")
         if self.contexts.mixup is not None and self.identities is None:
             raise ValueError("contexts.mixup mixes given people: give identities")
+        if self.balance is not None and self.identities is None and not self.contexts.uniform:
+            raise ValueError("balance looks at embeddings: give identities, or contexts.uniform")
         if self.generator == "heads" and self.variation != Variation():
             raise ValueError("variation is for generators that draw an embedding; heads varies by heads.stress")
         if self.options and ":" not in self.generator:

@@ -1,6 +1,7 @@
 """The identities of a run: a table's rows, or the first ones of a generator's own space."""
 
 import hashlib
+from collections import Counter
 from dataclasses import dataclass
 
 import numpy as np
@@ -8,8 +9,8 @@ import pyarrow as pa
 
 from synface.core import sphere
 from synface.core.errors import InputError
-from synface.generate import conditions, contexts, scoring
-from synface.generate.config import GenerateConfig
+from synface.generate import balance, conditions, contexts, scoring
+from synface.generate.config import Balance, GenerateConfig
 from synface.generate.generators import Description, Generator
 from synface.generate.plan import Identity
 from synface.generate.scoring import Scorer
@@ -30,11 +31,13 @@ class Identities:
         count: how many.
         columns: their rows; None where the generator knows them by label.
         reference_nd: the inquiries' embeddings by the scorer, by label; None where images are not scored.
+        groups: identities of each group of people, where they were balanced.
     """
 
     count: int
     columns: pa.Table | None
     reference_nd: np.ndarray | None = None
+    groups: dict[str, int] | None = None
 
     def digest(self, count: int) -> str | None:
         """sha256 of the first `count`; None where the generator knows them by label.
@@ -88,6 +91,9 @@ def open_identities(config: GenerateConfig, description: Description, scorer: Sc
             f"{description.inquiries_below:.3f}"
         )
         table = table.take(pa.array(kept))
+    groups = None
+    if config.balance is not None:
+        table, groups = _balanced(config.balance, table)
     names = ["identity_id", "source", "seed", *(["embedding"] if description.needs_embedding else [])]
     if config.variation.cone is not None and config.variation.cone.separate and description.needs_embedding:
         # measured here: a table's own column may be of a larger set
@@ -98,12 +104,24 @@ def open_identities(config: GenerateConfig, description: Description, scorer: Sc
         table = _with_negatives(table, description.negative, config.seed)
         names.append(NEGATIVE)
     if scorer is None:
-        return Identities(table.num_rows, table.select(names))
+        return Identities(table.num_rows, table.select(names), groups=groups)
     reference_nd = scoring.references(config, scorer, table)
     columns = table.select(names)
     if config.scoring.references is not None or not description.needs_embedding:
         columns = columns.append_column(REFERENCE, schemas.embedding_column(reference_nd))
-    return Identities(table.num_rows, columns, reference_nd)
+    return Identities(table.num_rows, columns, reference_nd, groups)
+
+
+def _balanced(config: Balance, table: pa.Table) -> tuple[pa.Table, dict[str, int]]:
+    """The table with equally many identities of every group, and how many that are."""
+    group_n = balance.groups(config, table)
+    kept = balance.balanced_rows(group_n)
+    before, count = Counter(group_n), len(kept) // len(set(group_n))
+    say(
+        f"generate: {len(kept)} of {table.num_rows} identities kept, {count} of each group; there were "
+        + "; ".join(f"{name}: {number}" for name, number in sorted(before.items()))
+    )
+    return table.take(pa.array(kept)), dict.fromkeys(sorted(before), count)
 
 
 def _with_negatives(table: pa.Table, how: str, seed: int) -> pa.Table:

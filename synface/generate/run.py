@@ -142,6 +142,8 @@ def _numbers(
     digest = identities.digest(identities.count)
     if digest is not None:
         numbers["identities_sha256"] = digest
+    if identities.groups is not None:
+        numbers["groups"] = identities.groups
     if scorer is not None:
         numbers |= {"scorer": scorer.name, "scorer_sha256": scorer.sha256, "refused": len(lost) - len(failed)}
     if failed:

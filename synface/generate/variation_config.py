@@ -1,12 +1,29 @@
 """What the samples of an identity are asked to be, and how an embedding-conditioned generator is sampled."""
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
 from synface.settings import InputUri, Settings
 
+Degrees = Annotated[float, Field(ge=-90, le=90)]
 FORMS = ("fixed", "range", "schedule", "mixture")
+
+
+def short_form(data: Any) -> Any:
+    """A number is fixed; two of them, or ``low,high`` from a command line, are a range."""
+    if isinstance(data, str) and "," in data and data.lstrip()[:1] not in ("[", "{"):
+        data = [part.strip() for part in data.split(",")]
+    if isinstance(data, list | tuple):
+        return {"range": data}
+    return {"fixed": data} if isinstance(data, int | float | str) else data
+
+
+def check_one_form(settings: Settings, forms: tuple[str, ...]) -> None:
+    """ValueError unless exactly one of these fields is given."""
+    given = [name for name in forms if getattr(settings, name) is not None]
+    if len(given) != 1:
+        raise ValueError(f"give exactly one of {', '.join(forms)}; got {', '.join(given) or 'none'}")
 
 
 class MixturePart(Settings):
@@ -35,18 +52,11 @@ class Factor(Settings):
     @model_validator(mode="before")
     @classmethod
     def _short_forms(cls, data: Any) -> Any:
-        """A number is fixed; two of them, or ``low,high`` from a command line, are a range."""
-        if isinstance(data, str) and "," in data and data.lstrip()[:1] not in ("[", "{"):
-            data = [part.strip() for part in data.split(",")]
-        if isinstance(data, list | tuple):
-            return {"range": data}
-        return {"fixed": data} if isinstance(data, int | float | str) else data
+        return short_form(data)
 
     @model_validator(mode="after")
     def _one(self) -> "Factor":
-        given = [name for name in FORMS if getattr(self, name) is not None]
-        if len(given) != 1:
-            raise ValueError(f"give exactly one of {', '.join(FORMS)}; got {', '.join(given) or 'none'}")
+        check_one_form(self, FORMS)
         _check_range(self.range)
         for name in ("schedule", "mixture"):
             if getattr(self, name) == ():
@@ -71,6 +81,42 @@ class Cone(Settings):
     )
 
 
+class Angle(Settings):
+    """An angle of the head for each sample, degrees: a number, ``[low, high]``, or a mapping with one field."""
+
+    fixed: float | None = Field(default=None, ge=-90, le=90, description="every sample")
+    range: tuple[Degrees, Degrees] | None = Field(default=None, description="uniform, drawn per sample")
+    schedule: tuple[Degrees, ...] | None = Field(
+        default=None, min_length=1, description="sample k gets the (k modulo length)-th"
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _short_forms(cls, data: Any) -> Any:
+        return short_form(data)
+
+    @model_validator(mode="after")
+    def _one(self) -> "Angle":
+        check_one_form(self, ("fixed", "range", "schedule"))
+        if self.range is not None and self.range[0] > self.range[1]:
+            raise ValueError(f"range {list(self.range)}: low before high")
+        return self
+
+
+class Pose(Settings):
+    """The head's angles, for weights that were trained with them: all that they know, and no others."""
+
+    yaw: Angle | None = None
+    pitch: Angle | None = None
+    roll: Angle | None = None
+
+    @model_validator(mode="after")
+    def _any(self) -> "Pose":
+        if not self.model_fields_set:
+            raise ValueError("pose: give the angles that the weights know, e.g. {yaw: [-30, 30], pitch: 0}")
+        return self
+
+
 class Variation(Settings):
     """How the samples of one identity differ, for generators that draw an embedding; give m or similarity."""
 
@@ -86,6 +132,9 @@ class Variation(Settings):
     beta: float | None = Field(
         default=None, gt=0, le=10, description="HyperFace: draw normalize(x + beta v), v normal; besides m, no cone"
     )
+    pose: Pose | None = Field(
+        default=None, description="angles of the head, besides m, for weights that know them; default: any"
+    )
     share_noise: bool = Field(
         default=False, description="the values of a schedule share their noise: a row of pictures that m alone changes"
     )
@@ -98,6 +147,8 @@ class Variation(Settings):
             raise ValueError("give either similarity or cone: cones that cannot overlap allow no mid similarity")
         if self.beta is not None and (self.cone is not None or self.similarity is not None):
             raise ValueError("beta goes with m or alone: cone perturbs the embedding too, similarity expects its own")
+        if self.pose is not None and self.similarity is not None:
+            raise ValueError("pose goes with m: the dial of similarity was measured without one")
         asked = self.m or self.similarity
         if self.share_noise and (asked is None or asked.schedule is None):
             raise ValueError("share_noise needs a schedule, whose values share the noise")

@@ -84,8 +84,9 @@ class ConditionalModel(Protocol):
         m_n: torch.Tensor,
         kept_nk: torch.Tensor | None = None,
         style_nchw: torch.Tensor | None = None,
+        pose_na: torch.Tensor | None = None,
     ) -> Condition:
-        """The condition of n rows; `style_nchw` where `sample` is given styles, `kept_nk` in training alone."""
+        """The condition of n rows; styles and poses where `sample` is given them, `kept_nk` in training alone."""
         ...
 
     def null_condition(self, n: int) -> Condition:
@@ -152,6 +153,7 @@ def sample(
     device: torch.device | str = "cpu",
     negative_nd: np.ndarray | None = None,
     style_nchw: np.ndarray | None = None,
+    pose_na: np.ndarray | None = None,
 ) -> np.ndarray:
     """Samples of the denoiser's space (images or latents), float32 [n, c, h, w].
 
@@ -169,10 +171,12 @@ def sample(
             ``negative + w (conditional - negative)``, with each image's own m on both sides (NegFaceDiff,
             arXiv 2508.09661, writes ``(1 + w') conditional - w' negative``: w = 1 + w'). None: the null condition.
         style_nchw: whose style each image takes, clean samples of the denoiser's space; for mode style alone.
+        pose_na: angles of the head in degrees, those of the model's ``config.pose`` in its order; None, or NaN in a
+            row: any pose.
 
     Raises:
         InputError: m outside [-1, 1] or not finite, embeddings of another size, lengths that differ; negatives
-            without guidance.
+            without guidance; poses that the model does not know.
         SynfaceError: the network gave numbers that are not finite.
     """
     n = len(keys)
@@ -187,6 +191,9 @@ def sample(
             )
     if m.shape != (n,) or not (np.abs(m) <= 1).all():
         raise InputError("m: one number in [-1, 1] per image")
+    pose = None if pose_na is None else np.asarray(pose_na, np.float32)
+    if pose is not None and (not model.config.pose or pose.shape != (n, len(model.config.pose))):
+        raise InputError(f"poses {list(pose.shape)} for {n} images: the generator knows {list(model.config.pose)}")
     weight = None  # whether to guide must not depend on the images of a micro-batch
     if guidance_n is not None or settings.guidance != 1:
         weight = (
@@ -211,6 +218,7 @@ def sample(
                 torch.device(device),
                 None if negative is None else negative[rows],
                 None if style_nchw is None else style_nchw[rows],
+                None if pose is None else pose[rows],
             )
     bad = np.flatnonzero(~np.isfinite(out).all((1, 2, 3)))
     if len(bad):
@@ -229,6 +237,7 @@ def _micro_batch(
     device: torch.device,
     negative: np.ndarray | None,
     style: np.ndarray | None,
+    pose: np.ndarray | None,
 ) -> np.ndarray:
     size, used = settings.micro_batch, len(keys)
 
@@ -243,8 +252,8 @@ def _micro_batch(
     scheduler = build_scheduler(model.config, settings)
 
     def conditioned(on: np.ndarray) -> Condition:
-        styled = {} if style is None else {"style_nchw": padded(style)}
-        return model.condition(padded(on), padded(m), **styled)
+        more = {"style_nchw": style, "pose_na": pose}
+        return model.condition(padded(on), padded(m), **{k: padded(v) for k, v in more.items() if v is not None})
 
     null = model.null_condition(size)
     condition = null if embedding is None else conditioned(embedding)

@@ -272,6 +272,9 @@ def fairness(run: Run) -> Section:
         groups = (("", 1), *((d, len(values[d])) for d in dimensions))
         heading = name if len(run.evaluations) > 1 else ""
         shown.append((heading, Table(header, rows, groups)))
+        spread = spread_table(evaluation)
+        if spread.rows:
+            shown.append((f"{heading} spread over groups".strip(), spread))
         flat = [(d, g, p, values[d][g].get(p)) for d, g in columns for p in labels]
         drawn.append(
             Drawn(
@@ -286,6 +289,18 @@ def fairness(run: Run) -> Section:
         )
     lead = "Mean of the shares of genuine and of impostor pairs that are judged right, per cent."
     return Section("groups", "Groups", lead, drawn, shown)
+
+
+def spread_table(evaluation: Evaluation) -> Table:
+    """Mean, spread and skewed error ratio over groups of people, as RFW and FRCSyn report them; per cent."""
+    rows = []
+    for name, row in evaluation.content.get("groups", {}).items():
+        ratio = row["skewed_error_ratio"]
+        numbers = (percent(row[key], 1) for key in ("mean", "std", "trade_off"))
+        ends = (f"{row[end]} ({percent(row['groups'][row[end]], 1)})" for end in ("lowest", "highest"))
+        rows.append((name, *numbers, *ends, "" if ratio is None else f"{ratio:.2f}"))
+    header = ("groups", "mean", "std", "mean - std", "lowest", "highest", "largest error / smallest")
+    return Table(header, rows)
 
 
 def group_values(evaluation: Evaluation, dimensions: Sequence[str]) -> dict[str, dict[str, dict[str, float | None]]]:

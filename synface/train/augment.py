@@ -22,7 +22,7 @@ LUMA = np.array([0.299, 0.587, 0.114])
 DRAWS = (
     "flip", "zoom", "shift_y", "shift_x", "angle", "brightness", "contrast", "saturation", "hue", "grey",
     "erase", "erase_area", "erase_aspect", "erase_y", "erase_x", "low_resolution", "resolution", "noise", "spare",
-    "noise_key",
+    "noise_key", "shear_x", "shear_y", "stretch",
 )  # fmt: skip
 
 
@@ -33,6 +33,8 @@ class AugmentationSettings(Protocol):
     crop_scale: tuple[float, float]
     shift: float
     rotation: float
+    shear: float
+    stretch: float
     brightness: float
     contrast: float
     saturation: float
@@ -114,7 +116,11 @@ def between(u_n: np.ndarray, limits: tuple[float, float]) -> np.ndarray:
 
 
 def affine(settings: AugmentationSettings, u: dict[str, np.ndarray], size: int) -> np.ndarray:
-    """Mirror, crop of area `crop_scale` at a random place, shift and rotation about the centre, [n, 2, 3]."""
+    """Mirror, crop of area `crop_scale` at a random place, shift, rotation and warp about the centre, [n, 2, 3].
+
+    The warp comes before the rotation: ``[[a, a tan x], [tan(y) / a, 1 / a]]`` with x and y up to `shear` degrees and
+    a log-uniform in ``[1 / (1 + stretch), 1 + stretch]``.
+    """
     zoom = np.sqrt(between(u["zoom"], settings.crop_scale))
     angle = np.deg2rad(settings.rotation) * (2 * u["angle"] - 1)
     sign = np.where(u["flip"] < settings.flip, -1.0, 1.0)
@@ -122,6 +128,10 @@ def affine(settings: AugmentationSettings, u: dict[str, np.ndarray], size: int) 
     centre = (size - 1) / 2
     cos, sin = zoom * np.cos(angle), zoom * np.sin(angle)
     linear = np.stack([cos * sign, -sin, sin * sign, cos], 1).reshape(-1, 2, 2)
+    if settings.shear or settings.stretch:  # else the bits stay what they were without them
+        x, y = (np.tan(np.deg2rad(settings.shear) * (2 * u[name] - 1)) for name in ("shear_x", "shear_y"))
+        a = (1 + settings.stretch) ** (2 * u["stretch"] - 1)
+        linear = linear @ np.stack([a, a * x, y / a, 1 / a], 1).reshape(-1, 2, 2)
     moved = np.stack([(2 * u["shift_x"] - 1) * free, (2 * u["shift_y"] - 1) * free], 1) + centre
     return np.concatenate([linear, (moved - linear.sum(2) * centre)[:, :, None]], 2)
 

@@ -25,7 +25,7 @@ from synface.train.loop import DTYPES, Diverged, weights_finite
 HISTORY_STEPS = 100
 #: parts of a diffusers U-Net and of the conditioner that carry the condition into it
 CONDITION_PARTS = (
-    "conditioner.", "time_emb_proj", "conv_in.", "add_k_proj", "add_v_proj", "attn2.to_k", "attn2.to_v",
+    "conditioner.", "pose.", "time_emb_proj", "conv_in.", "add_k_proj", "add_v_proj", "attn2.to_k", "attn2.to_v",
 )  # fmt: skip
 
 

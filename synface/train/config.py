@@ -98,6 +98,10 @@ class Augmentation(Settings):
     )
     shift: float = Field(default=0.0, ge=0, le=0.5, description="further shift, share of the side")
     rotation: float = Field(default=0.0, ge=0, le=180, description="degrees to either side")
+    shear: float = Field(default=0.0, ge=0, le=45, description="degrees to either side, along each axis")
+    stretch: float = Field(
+        default=0.0, ge=0, le=1, description="largest change of the width, the height changing inversely"
+    )
     brightness: float = Field(default=0.1, ge=0, le=1)
     contrast: float = Field(default=0.1, ge=0, le=1)
     saturation: float = Field(default=0.1, ge=0, le=1)

@@ -80,6 +80,7 @@ class Batch:
     m_n: torch.Tensor  # drawn from the grid (paper), or the two embeddings' cosine
     conditioned_n: torch.Tensor  # bool; false: the condition is dropped, for guidance
     kept_nk: torch.Tensor | None = None  # bool; components of the context that partial dropout keeps; None: all
+    pose_na: torch.Tensor | None = None  # degrees, of the images to restore; NaN: dropped; None: the model knows none
 
 
 @dataclass(frozen=True)
@@ -117,7 +118,7 @@ def generator_losses(
     abar_n = model.alphas_cumprod[batch.t_n]
     x_t = noised(batch.x0_nchw, batch.noise_nchw, abar_n)
     style = batch.x0_nchw if model.config.mode == "style" else None
-    condition = model.condition(batch.inquiry_nd, batch.m_n, batch.kept_nk, style)
+    condition = model.condition(batch.inquiry_nd, batch.m_n, batch.kept_nk, style, batch.pose_na)
     condition = conditioning.choose(batch.conditioned_n, condition, model.null_condition(len(x_t)))
     prediction, raw_variance = model.with_range(x_t, batch.t_n, condition)
     x0_hat = similarity.clean_estimate(x_t, prediction, abar_n, kind)

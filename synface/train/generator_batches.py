@@ -106,6 +106,12 @@ def kept_components(config: TrainGeneratorConfig, description: DenoiserConfig, s
     return draw.random((config.global_batch_size, description.condition_dim)) >= description.context_dropout
 
 
+def kept_poses(config: TrainGeneratorConfig, step: int, pose_na: np.ndarray) -> np.ndarray:
+    """Poses of a global batch's targets, float32 [batch, a]; NaN where the pose alone is dropped, by `config.drop`."""
+    dropped = rng.generator(config.seed, "drop-pose", step).random(len(pose_na)) < config.drop
+    return np.where(dropped[:, None], np.float32(np.nan), pose_na)
+
+
 def own_parts(size: int, rank: int, world: int, passes: int) -> list[slice]:
     """The rows of one worker's forward passes in a global batch of `size`."""
     own = rank_slice(0, size, rank, world)
@@ -121,10 +127,11 @@ def make_batch(
     condition_nd: np.ndarray,
     device: str = "cpu",
     kept_nk: np.ndarray | None = None,
+    pose_na: np.ndarray | None = None,
 ) -> Batch:
     """Tensors of some rows: targets x0 and noise [n, c, h, w] in the rows' order, and the embeddings that belong.
 
-    `kept_nk` is theirs of `kept_components`.
+    `kept_nk` is theirs of `kept_components`, `pose_na` of `kept_poses`.
     """
 
     def tensor(values: np.ndarray) -> torch.Tensor:
@@ -139,6 +146,7 @@ def make_batch(
         m_n=tensor(rows.m_n),
         conditioned_n=tensor(rows.conditioned_n),
         kept_nk=None if kept_nk is None else tensor(kept_nk),
+        pose_na=None if pose_na is None else tensor(pose_na),
     )
 
 

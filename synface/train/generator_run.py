@@ -14,7 +14,7 @@ from synface.ops.cluster import versions
 from synface.ops.runs import say
 from synface.store import artifact
 from synface.store import uri as uris
-from synface.train import average_loop, data, distributed, generator_setup, generator_worker, steps_run
+from synface.train import average_loop, data, distributed, generator_setup, generator_worker, poses, steps_run
 from synface.train.average_loop import Place, State
 from synface.train.generator_config import TrainGeneratorConfig
 from synface.train.generator_setup import Networks
@@ -44,6 +44,7 @@ def _check(config: TrainGeneratorConfig) -> Networks:
     steps_run.table_rows(config)
     networks = generator_setup.load_networks(config, "cpu")
     generator_setup.check_start(config, networks.description)
+    poses.check(config, networks.description.pose)
     if config.how.inquiries is not None:
         if networks.description.mode == "style":
             raise InputError(

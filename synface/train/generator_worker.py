@@ -13,7 +13,7 @@ from synface.ops import metrics
 from synface.ops.progress import Progress, say
 from synface.store import schemas, tables
 from synface.store import uri as uris
-from synface.train import average_loop, generator_batches, generator_setup, looks, loop, prepared
+from synface.train import average_loop, generator_batches, generator_setup, looks, loop, poses, prepared
 from synface.train.autoencoder import AutoencoderTrainee
 from synface.train.average_loop import Place, State
 from synface.train.data import GIB, Catalog, ImageSource
@@ -97,7 +97,8 @@ def train_generator(
         state.facts = fix_facts(config, state, made, clean, catalog.labels, train_n, held_n)
         if place.rank == 0:
             say(f"train: {state.facts}")
-    batches = generator_batches_of(config, networks, made, clean, catalog.labels, train_n, place, state.step)
+    pose = poses.read(config.images, networks.description.pose) if networks.description.pose else None
+    batches = generator_batches_of(config, networks, made, clean, catalog.labels, train_n, place, state.step, pose)
     with TensorBoard(config.output, state.step, enabled=place.rank == 0) as board:
         watch = watcher(config, place, state.step, board)
         if place.rank == 0 and config.how.samples_every is not None:
@@ -143,8 +144,9 @@ def generator_batches_of(
     train_n: np.ndarray,
     place: Place,
     first_step: int,
+    pose: np.ndarray | None = None,
 ) -> Iterator[list[Batch]]:
-    """The batches of this worker's forward passes, step by step."""
+    """The batches of this worker's forward passes, step by step; `pose` of all images, float32 [n, a]."""
     description = networks.description
     shape = (description.channels, description.sample_size, description.sample_size)
     embedding, label = made.embedding_nd[train_n], labels[train_n]
@@ -157,13 +159,16 @@ def generator_batches_of(
             config, description.mode, description.num_train_steps, step, embedding, condition, label
         )
         kept = generator_batches.kept_components(config, description, step)
+        posed = None
+        if pose is not None:
+            posed = generator_batches.kept_poses(config, step, pose[train_n[rows.target_n]])
         passes = []
         for part in parts:
             own = generator_batches.part_of(rows, part)
             noise = generator_batches.noise_rows(config.seed, step, part, shape)
             x0 = clean(train_n[own.target_n])
-            own_kept = None if kept is None else kept[part]
-            passes.append(generator_batches.make_batch(own, x0, noise, embedding, condition, place.device, own_kept))
+            more = [None if rows_of is None else rows_of[part] for rows_of in (kept, posed)]
+            passes.append(generator_batches.make_batch(own, x0, noise, embedding, condition, place.device, *more))
         yield passes
 
 

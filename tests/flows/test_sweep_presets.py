@@ -8,7 +8,7 @@ import pytest
 from synface import cli
 from synface.flows.sweep_config import SweepConfig
 from synface.flows.sweep_plan import Planner, resolved, trials, uses
-from synface.settings import build, merge, read_recipe
+from synface.settings import build, input_uris, merge, read_recipe
 
 sys.path.insert(0, str(Path(__file__).parent))
 
@@ -148,3 +148,26 @@ def test_full_scale_trains_its_generator_before_it_draws(monkeypatch):
         "train_generator.images.0 runs/casia", "train_generator.embedder runs/arcface",
         "generate.identities runs/inquiries", "generate.scoring.weights runs/arcface",
     ]  # fmt: skip
+
+
+def test_the_comparison_has_a_row_for_every_system(monkeypatch):
+    """Equal people, pictures and training for all; each draws with what its system has."""
+    monkeypatch.chdir(ROOT)
+    _, found = preset(ROOT / "jobs/configs/comparison_tiny.yaml")
+    stages = [t.whole.stages for t in found if t.seed == 0]
+    drawn = [s["generate"] for s in stages]
+    generators = ["heads", "heads", "cemiface", "idiffface", "dcface", "cemiface", "idiffface", "cemiface"]
+    assert [g.generator for g in drawn] == generators
+    assert {(g.images_per_identity, g.image_size) for g in drawn} == {(10, 64)}
+    people = [
+        g.num_identities or g.contexts.mixup or s[("pack" if "pack" in s else "pool")].num_identities
+        for g, s in zip(drawn, stages, strict=True)
+    ]
+    assert people == [200] * 8
+    trained = [{**s["train_recognizer"].model_dump(), "images": None, "output": None} for s in stages]
+    assert all(t == trained[0] for t in trained)
+    assert drawn[1].identities is None and drawn[1].domain == "heads-digi"
+    assert drawn[7].variation.similarity.fixed == 0.5 and stages[7]["pack"].subspace == 0.9
+    place = "runs/comparison_tiny/"
+    brought = {uri for g in drawn for uri in input_uris(g).values() if uri.startswith(place)}
+    assert sorted(brought) == [place + name for name in ("dcface", "generator_images", "idiffface")]

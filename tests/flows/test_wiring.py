@@ -168,3 +168,13 @@ def test_a_trained_generator_draws_whatever_it_is(name):
     assert getattr(stages["generate"], name).weights == "/runs/x/generator"
     assert stages["generate"].cemiface.weights is None
     assert stages["generate"].dcface.style_images == ("/runs/x/generator_images" if name == "dcface" else None)
+
+
+def test_balance_knows_the_pools_people():
+    asked = {**FULL, "generate": {**FULL["generate"], "balance": {"by": ["sex"]}}}
+    balance = wired(**asked)["generate"].balance
+    assert balance is not None and balance.by == ("sex",)
+    assert (balance.people, balance.labels) == ("/runs/x/pool", "/runs/x/pool_images")
+    asked["generate"]["balance"] = {}
+    assert wired(**asked)["generate"].balance.by == ("sex", "ancestry")
+    assert wired(**FULL)["generate"].balance is None

@@ -6,9 +6,10 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
+from synface.core import rng
 from synface.generate.config import GenerateConfig
 from synface.settings import StageConfig, build
-from synface.store import artifact, schemas, tables
+from synface.store import artifact, images, schemas, tables
 from synface.store.clean import dead_files
 
 
@@ -63,3 +64,31 @@ def files_after_a_kill(output):
     halves = {path for path in found if path.endswith(".tmp")}
     assert halves <= {path for path, _ in dead_files(str(output), time.time() + 60)}
     return {path: data for path, data in found.items() if path not in halves}
+
+
+def noise_picture(n, size=16):
+    """uint8 [size, size, 3]: the n-th picture of `write_pictures`."""
+    return rng.generator(n, "style-picture").integers(0, 256, (size, size, 3), dtype=np.uint8)
+
+
+def write_pictures(folder, count=7, size=16) -> str:
+    """An images table in two files, of which a reader may take the first ones."""
+    config = DemoIdentities(output=str(folder), count=count)
+    opened = artifact.open_output(config)
+    schema = schemas.images_schema(pa.struct([("k", pa.int32())]))
+    entries = []
+    for file, rows in enumerate((range(4), range(4, count))):
+        made = [
+            {
+                "image": {
+                    "bytes": images.encode(noise_picture(n, size), "png", 0, "algorithmicMedia"), "path": f"{n}.png",
+                },
+                "label": n, "identity_id": f"s{n}", "sample": 0, "attributes": {"k": n}, "seed": 0, "generator": "toy",
+                "weights_sha256": "", "config_hash": "",
+            }
+            for n in rows
+        ]  # fmt: skip
+        data = tables.parquet_bytes(pa.Table.from_pylist(made, schema=schema))
+        entries.append(artifact.write_file(config.output, f"data/{file}.parquet", data, len(made)))
+    artifact.commit(config, opened, "images", entries, {"image_size": size})
+    return str(folder)

@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 import torch
-from generate_helpers import DemoIdentities
+from generate_helpers import DemoIdentities, noise_picture, write_pictures
 
 from synface.core import crops, rng
 from synface.core.errors import InputError
@@ -105,6 +105,32 @@ def test_beta_is_hyperfaces_perturbation(config_of, people):
     assert plain[0].attributes == {"embedding_cosine": None, "landmarks": False}
 
 
+def test_conditions_of_a_controlnet_are_drawn_by_key(config_of, controlnet, tmp_path):
+    table = write_pictures(tmp_path / "poses", 5, size=64)
+    options = {"controlnet": controlnet, "control_images": table, "controls": 4}
+    config = config_of(options=options)
+    samples = rendered(config)
+    drawn = [s.attributes["control"] for s in samples]
+    assert drawn == [int(rng.generator(0, f"p{i // 3}", i % 3, "control").integers(0, 4)) for i in range(9)]
+    mixed = rendered(config, rng.permutation(9, 0).tolist(), 3)
+    assert all(np.array_equal(a.pixels, b.pixels) for a, b in zip(samples, mixed, strict=True))
+    model = Arc2faceGenerator(config)
+    item = items_of(config)[2]
+    picture = model._model.sample(
+        np.stack([item.identity.embedding]), 0, [("p0", 2)], noise_picture(drawn[2], 64)[None]
+    )
+    assert np.array_equal(samples[2].pixels, images.face_crop(picture[0], 32))
+    assert model.attributes.names == ["embedding_cosine", "landmarks", "control"]
+    found = plan(config)
+    assert found["gpu_estimate"]["memory_gb"].startswith("5.71 for the networks")  # 361 million numbers more
+    named = Arc2faceGenerator.describe(config).digests
+    assert set(named) == {"arc2face.weights", "arc2face.base", "arc2face.controlnet"}
+    with pytest.raises(InputError, match=r"arc2face.control_images .*of 32 pixels, the generator takes 64"):
+        plan(config_of(options={**options, "control_images": write_pictures(tmp_path / "small", 5, size=32)}))
+    with pytest.raises(InputError, match=r"controlnet/config.json or config.json \(1 kB\): missing"):
+        plan(config_of(options={**options, "controlnet": str(tmp_path)}))
+
+
 def test_the_crop_is_ffhqs_or_the_landmarks(config_of):
     config = config_of(images_per_identity=2)
     made, items = Arc2faceGenerator(config), items_of(config)[:1]
@@ -182,13 +208,15 @@ def test_refused_before_any_work(config_of, tmp_path, options, fields, message):
     [
         {"arc2face": {"embedder": "mine"}},
         {"arc2face": {"dtype": "int8"}},
+        {"arc2face": {"controlnet": "there"}},
+        {"arc2face": {"control_images": "there"}},
         {"variation": {"beta": 0.1, "cone": {}}},
         {"variation": {"beta": 0.1, "similarity": 0.5}},
         {"variation": {"beta": -0.1}},
     ],
 )
 def test_refused_configurations(people, fields):
-    with pytest.raises(InputError, match=r"embedder|dtype|beta"):
+    with pytest.raises(InputError, match=r"embedder|dtype|beta|controlnet and control_images belong together"):
         build(GenerateConfig, {"generator": "arc2face", "identities": people, "output": "o", **fields})
 
 

@@ -3,11 +3,10 @@
 import dataclasses
 
 import numpy as np
-import pyarrow as pa
 import pytest
 import torch
 from diffusion_helpers import SMALL, rendered, write_people, write_weights
-from generate_helpers import DemoIdentities
+from generate_helpers import noise_picture, write_pictures
 
 from synface.core import crops, rng
 from synface.core.errors import InputError
@@ -19,37 +18,12 @@ from synface.generate.run import plan
 from synface.models import sampling
 from synface.models.denoisers import generator as generators
 from synface.settings import build
-from synface.store import artifact, images, schemas, tables
+from synface.store import schemas, tables
 
 DUAL = dataclasses.replace(
     SMALL, conditioning="cross_attention", mode="style", ridge=False, attention=(False, True), context_tokens=2,
     style_grid=2,
 )  # fmt: skip
-
-
-def picture(n):
-    return rng.generator(n, "style-picture").integers(0, 256, (16, 16, 3), dtype=np.uint8)
-
-
-def write_styles(folder, count=7, size=16) -> str:
-    """An images table in two files, of which a reader may take the first ones."""
-    config = DemoIdentities(output=str(folder), count=count)
-    opened = artifact.open_output(config)
-    schema = schemas.images_schema(pa.struct([("k", pa.int32())]))
-    entries = []
-    for file, rows in enumerate((range(4), range(4, count))):
-        made = [
-            {
-                "image": {"bytes": images.encode(picture(n), "png", 0, "algorithmicMedia"), "path": f"{n}.png"},
-                "label": n, "identity_id": f"s{n}", "sample": 0, "attributes": {"k": n}, "seed": 0, "generator": "toy",
-                "weights_sha256": "", "config_hash": "",
-            }
-            for n in rows
-        ]  # fmt: skip
-        data = tables.parquet_bytes(pa.Table.from_pylist(made, schema=schema))
-        entries.append(artifact.write_file(config.output, f"data/{file}.parquet", data, len(made)))
-    artifact.commit(config, opened, "images", entries, {"image_size": size})
-    return str(folder)
 
 
 @pytest.fixture(scope="module")
@@ -64,7 +38,7 @@ def people(tmp_path_factory) -> str:
 
 @pytest.fixture(scope="module")
 def styles(tmp_path_factory) -> str:
-    return write_styles(tmp_path_factory.mktemp("styles") / "images")
+    return write_pictures(tmp_path_factory.mktemp("styles") / "images")
 
 
 def config_of(weights_uri, people, styles, **fields) -> GenerateConfig:
@@ -94,7 +68,7 @@ def test_pixels_from_the_pieces(trained, people, styles):
     module, _ = generators.from_pretrained(trained)
     torch.set_num_threads(1)
     with torch.no_grad():
-        style = module.autoencoder.encode(torch.from_numpy(crops.to_network(picture(number)[None]))).numpy()
+        style = module.autoencoder.encode(torch.from_numpy(crops.to_network(noise_picture(number)[None]))).numpy()
     x = schemas.embeddings(tables.read_identities(people))
     settings = sampling.SamplerSettings(steps=3, micro_batch=4)
     z = sampling.sample(module.denoiser, x[1:2], np.ones(1), 4, [("p1", 3)], settings, style_nchw=style)
@@ -111,7 +85,7 @@ def test_styles_are_of_the_tables_beginning_and_uniform(styles):
         few = StyleImages(styles, count, 16)
         assert set(few.draw(0, keys).tolist()) == set(range(count))
         np.testing.assert_array_equal(
-            few.samples(np.array([count - 1]), None, 4)[0], crops.to_network(picture(count - 1)[None])[0]
+            few.samples(np.array([count - 1]), None, 4)[0], crops.to_network(noise_picture(count - 1)[None])[0]
         )
 
 
@@ -128,8 +102,8 @@ def test_the_styles_content_names_the_result(trained, people, styles, tmp_path):
         config = config_of(trained, people, uri)
         return input_digests(config, DcfaceGenerator.describe(config))
 
-    assert digests(styles)["dcface.style_images"] == digests(write_styles(tmp_path / "same"))["dcface.style_images"]
-    assert digests(styles)["dcface.style_images"] != digests(write_styles(tmp_path / "o", 6))["dcface.style_images"]
+    assert digests(styles)["dcface.style_images"] == digests(write_pictures(tmp_path / "same"))["dcface.style_images"]
+    assert digests(styles)["dcface.style_images"] != digests(write_pictures(tmp_path / "o", 6))["dcface.style_images"]
 
 
 @pytest.mark.parametrize(
@@ -147,5 +121,5 @@ def test_refused_before_any_work(trained, people, styles, fields, message):
 
 
 def test_styles_of_another_size_are_refused(trained, people, tmp_path):
-    with pytest.raises(InputError, match="of 32 pixels, the run makes 16"):
-        plan(config_of(trained, people, write_styles(tmp_path / "large", size=32)))
+    with pytest.raises(InputError, match=r"dcface.style_images .*of 32 pixels, the generator takes 16"):
+        plan(config_of(trained, people, write_pictures(tmp_path / "large", size=32)))

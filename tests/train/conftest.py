@@ -37,7 +37,8 @@ def write_toy(
     """An images artifact of `identities` x `per_identity` PNGs in shards of `shard` rows; returns its URI."""
     config = ToyConfig(output=output, identities=identities, images=per_identity, size=size, prefix=prefix)
     opened = artifact.open_output(config)
-    schema = schemas.images_schema(pa.struct([("identity_seed", pa.int64()), ("domain", pa.string())]))
+    facts = [("identity_seed", pa.int64()), ("domain", pa.string()), ("yaw", pa.float32()), ("pitch", pa.float32())]
+    schema = schemas.images_schema(pa.struct(facts))
     rows = [
         {
             "image": {
@@ -50,7 +51,7 @@ def write_toy(
             "m": None,
             "similarity_target": None,
             "similarity_inquiry": None,
-            "attributes": {"identity_seed": 1000 + i, "domain": "heads-real"},
+            "attributes": {"identity_seed": 1000 + i, "domain": "heads-real", "yaw": 10.0 * k - i, "pitch": 2.0 * i},
             "seed": 7 * i + k,
             "generator": "toy",
             "weights_sha256": "",

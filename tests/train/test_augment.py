@@ -92,6 +92,27 @@ def test_crop_is_bilinear_resampling_inside_the_image():
         np.testing.assert_allclose(out[i, row, column], naive, atol=1e-2)
 
 
+def test_a_warp_is_an_affine_map_about_the_centre():
+    """Shear and stretch by hand; without them not a bit moves, and the other draws are what they were."""
+    warped = NOTHING.model_copy(update={"shear": 10.0, "stretch": 0.2})
+    found = drawn(warped, 200)
+    u = dict(zip(augment.DRAWS, augment.uniforms(3, 0, np.arange(200), len(augment.DRAWS)).T, strict=True))
+    x, y = (np.tan(np.deg2rad(10) * (2 * u[name] - 1)) for name in ("shear_x", "shear_y"))
+    a = 1.2 ** (2 * u["stretch"] - 1)
+    assert a.min() < 0.86 and a.max() > 1.17 and np.abs(x).max() > 0.16
+    centre = np.full(2, (SIZE - 1) / 2)
+    for row in range(200):
+        linear = np.array([[a[row], a[row] * x[row]], [y[row] / a[row], 1 / a[row]]])
+        np.testing.assert_allclose(found.affine[row, :, :2], linear, atol=1e-12)
+        np.testing.assert_allclose(found.affine[row] @ [*centre, 1], centre, atol=1e-9)  # the centre stays
+        assert np.linalg.det(linear) == pytest.approx(1 - x[row] * y[row])
+    assert np.array_equal(augment.uniforms(3, 0, np.arange(9), 20), augment.uniforms(3, 0, np.arange(9), 23)[:, :20])
+    turned = EVERYTHING.model_copy(update={"shear": 10.0})
+    assert np.array_equal(drawn(turned).colour, drawn(EVERYTHING).colour)
+    linear = drawn(turned).affine[:, :, :2] @ np.linalg.inv(drawn(EVERYTHING).affine[:, :, :2])
+    assert np.abs(linear - np.eye(2)).max() > 0.01
+
+
 def test_brightness_and_contrast_are_the_usual_formulas():
     x = images(4) // 2 + 60  # room on both sides: nothing is clipped
     u = dict(zip(augment.DRAWS, augment.uniforms(3, 0, np.arange(4), len(augment.DRAWS)).T, strict=True))

@@ -5,6 +5,8 @@ from pathlib import Path
 import pytest
 
 from synface import settings
+from synface.flows.config import PipelineConfig
+from synface.flows.wiring import STEPS, steps
 from synface.models import recognizers
 from synface.train.config import TrainRecognizerConfig
 
@@ -41,3 +43,18 @@ def test_dcface_and_digiface_train_with_adaface():
         margin = config.margin
         assert (margin.name, margin.m, margin.h, margin.s, margin.t_alpha) == ("adaface", 0.4, 0.333, 64, 0.01)
     assert recipe("train_digiface").global_batch_size == 256
+
+
+def test_digifaces_layout_is_trained_as_digiface_trains():
+    data = settings.read_recipe(str(FOLDER / "digiface.yaml"), tuple(STEPS))
+    stages = steps(settings.build(PipelineConfig, {"output": "/r", **{k: v for k, v in data.items() if k in STEPS}}))
+    many, few = stages["generate"], stages["generate_more"]
+    assert (many.num_identities, many.images_per_identity) == (10_000, 72)
+    assert (few.num_identities, few.images_per_identity) == (100_000, 5)
+    assert few.first_seed == many.num_identities and many.domain == few.domain == "heads-digi"  # nobody stands in both
+    trained = stages["train_recognizer"]
+    assert trained.images == [many.output, few.output] and not trained.merge_identities
+    own = recipe("train_digiface")
+    for field in ("backbone", "epochs", "global_batch_size", "margin", "optimizer", "augmentation"):
+        assert getattr(trained, field) == getattr(own, field)
+    assert own.augmentation.shear and own.augmentation.stretch and own.augmentation.low_resolution

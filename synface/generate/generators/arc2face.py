@@ -10,6 +10,7 @@ from synface.core import plugins
 from synface.core.errors import InputError
 from synface.generate import asked
 from synface.generate.config import GenerateConfig
+from synface.generate.generators.style_images import CONTROL_STREAM, DrawnImages, check_size
 from synface.generate.generators.types import Description, Failure, Sample
 from synface.generate.plan import Identity, Item
 from synface.models import sampling
@@ -23,12 +24,14 @@ from synface.store.artifact import sha256_hex
 VERSION = "1"
 #: HyperFace's 640,000 pictures took 174 GPU hours (RTX 3090, all else unknown); synface has not run the real weights
 IMAGES_PER_MINUTE = 60
+#: of the attributes where there is a ControlNet: row of `control_images` that the sample took
+CONTROL = pa.field("control", pa.int64())
 
 
 class Arc2faceGenerator:
     """Draws the identity's embedding, perturbed as `config.variation` says; noise by (seed, identity, sample)."""
 
-    attributes = pa.struct(
+    attributes: pa.StructType = pa.struct(
         [
             ("embedding_cosine", pa.float32()),  # of the drawn embedding to the identity's own; null: the same
             ("landmarks", pa.bool_()),  # cropped by detected landmarks, not where FFHQ's alignment puts the face
@@ -41,6 +44,13 @@ class Arc2faceGenerator:
         self._config = config
         self._model = Arc2Face(find(config), settings(config), config.numerics.device, options.compile)
         self._detect = plugins.load("arc2face.landmarks", options.landmarks) if options.landmarks else None
+        self._controls = None
+        if options.control_images is not None:
+            self._controls = DrawnImages(
+                options.control_images, options.controls, self._model.image_size, "arc2face.control_images",
+                CONTROL_STREAM,
+            )  # fmt: skip
+            self.attributes = pa.struct([*self.attributes, CONTROL])
 
     @classmethod
     def describe(cls, config: GenerateConfig) -> Description:
@@ -54,10 +64,16 @@ class Arc2faceGenerator:
                 "variation: arc2face has no similarity factor; its samples differ by noise and, where asked, by "
                 "variation.beta (HyperFace) or variation.cone"
             )
+        if variation.pose is not None:
+            raise InputError(
+                "variation.pose: arc2face takes poses as pictures: arc2face.controlnet and arc2face.control_images"
+            )
         options = config.arc2face
         if options.landmarks:
             plugins.load("arc2face.landmarks", options.landmarks)
         sampler, found = settings(config), find(config)
+        if options.control_images is not None:
+            check_size(options.control_images, files.image_size(found), "arc2face.control_images")
         embedder = _embedder(options.embedder, found["weights"])
         return Description(
             name="arc2face",
@@ -88,20 +104,25 @@ class Arc2faceGenerator:
         own = np.stack([np.asarray(item.identity.embedding, np.float32) for item in items])
         nearest = [item.identity.nearest_cosine for item in items]
         embedding, cosine = asked.embeddings(config.variation, config.seed, own, nearest, keys)
-        pictures = self._model.sample(embedding, config.seed, keys)
+        shown, facts = None, [{} for _ in keys]
+        if self._controls is not None:
+            number_n = self._controls.draw(config.seed, keys)
+            shown = np.stack([self._controls.picture(int(number)) for number in number_n])
+            facts = [{CONTROL.name: int(number)} for number in number_n]
+        pictures = self._model.sample(embedding, config.seed, keys, shown)
         return [
-            self._sample(picture, None if cosine is None else float(cosine[row]))
+            self._sample(picture, {"embedding_cosine": None if cosine is None else float(cosine[row]), **facts[row]})
             for row, picture in enumerate(pictures)
         ]
 
-    def _sample(self, picture: np.ndarray, cosine: float | None) -> Sample | Failure:
+    def _sample(self, picture: np.ndarray, facts: dict[str, Any]) -> Sample | Failure:
         points = None
         if self._detect is not None:
             points = self._detect(picture)
             if points is None:
                 return Failure("arc2face.landmarks found no face in the picture")
         crop = images.face_crop(picture, self._config.image_size, points)
-        return Sample(crop, {"embedding_cosine": cosine, "landmarks": points is not None})
+        return Sample(crop, {**facts, "landmarks": points is not None})
 
 
 def find(config: GenerateConfig) -> dict[str, files.Found]:
@@ -120,6 +141,7 @@ def settings(config: GenerateConfig) -> Arc2faceSettings:
         dtype=options.dtype,
         micro_batch=config.numerics.micro_batch,
         decode_batch=options.decode_batch,
+        control_scale=None if options.controlnet is None else options.control_scale,
     )
 
 

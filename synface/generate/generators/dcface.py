@@ -9,11 +9,10 @@ from synface.core.errors import InputError
 from synface.generate import asked
 from synface.generate.config import GenerateConfig
 from synface.generate.generators.diffusion import DiffusionGenerator, drawn_by_embedding
-from synface.generate.generators.style_images import StyleImages
+from synface.generate.generators.style_images import StyleImages, check_size
 from synface.models import sampling
 from synface.models.sampling import SamplerSettings
 from synface.models.weights import WeightsConfig
-from synface.store import artifact
 
 
 class DcfaceGenerator(DiffusionGenerator):
@@ -40,12 +39,7 @@ class DcfaceGenerator(DiffusionGenerator):
                 "generator dcface: give dcface.style_images, an images table whose pictures lend their style (the "
                 "paper's: those that it was trained on)"
             )
-        size = artifact.require(config.dcface.style_images, "images").numbers.get("image_size", config.image_size)
-        if size != config.image_size:
-            raise InputError(
-                f"dcface.style_images {config.dcface.style_images}: of {size} pixels, the run makes "
-                f"{config.image_size}; give pictures of that size"
-            )
+        check_size(config.dcface.style_images, config.image_size, "dcface.style_images")
         return None
 
     def _style(self, keys: list[sampling.Key]) -> tuple[np.ndarray, list[dict[str, Any]]]:

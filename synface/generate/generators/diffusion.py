@@ -52,6 +52,9 @@ class DiffusionGenerator:
         self._dial = Dial.from_dict(stated.details["dial"]) if config.variation.similarity is not None else None
         self._inquiries = None if options.inquiry_images is None else InquiryImages(options.inquiry_images)
         self._repeats = options.inquiry_repeats
+        self._pose = module.denoiser.config.pose if config.variation.pose is not None else ()
+        if self._pose:
+            self.attributes = pa.struct([*self.attributes, *[pa.field(name, pa.float32()) for name in self._pose]])
 
     @classmethod
     def options(cls, config: GenerateConfig) -> DiffusionOptions:
@@ -97,6 +100,7 @@ class DiffusionGenerator:
             )
         settings = resolve(options.sampler, stated, config.numerics.micro_batch)
         asks_also = cls.check(config, stated, settings)
+        asked.check_pose(config.variation, generators.from_dict(stated.details["denoiser"]).pose, place)
         if options.negative is not None and settings.guidance == 1:
             raise InputError(
                 f"{cls.name}.negative = {options.negative!r}: works through guidance; set {cls.name}.sampler.guidance "
@@ -160,15 +164,21 @@ class DiffusionGenerator:
         negative = None
         if self.options(config).negative is not None:
             negative = np.stack([np.asarray(item.identity.negative, np.float32) for item in items])
-        style, style_facts = self._style(keys)
+        style, facts = self._style(keys)
+        pose = None
+        if self._pose:
+            pose = np.concatenate([self._asked_pose(item) for item in items])
+            facts = [
+                fact | dict(zip(self._pose, row.tolist(), strict=True)) for fact, row in zip(facts, pose, strict=True)
+            ]
         latents = sampling.sample(
             self._denoiser, embedding, m, config.seed, keys, self._settings, device=self._device,
-            negative_nd=negative, style_nchw=style,
+            negative_nd=negative, style_nchw=style, pose_na=pose,
         )  # fmt: skip
         images = sampling.to_images(latents, self._autoencoder, self._settings.micro_batch, self._device)
         return [
-            self._sample(image, a, {**facts, "cone_cosine": None if cosine is None else float(cosine[row])})
-            for row, (image, a, facts) in enumerate(zip(images, wanted, style_facts, strict=True))
+            self._sample(image, a, {**fact, "cone_cosine": None if cosine is None else float(cosine[row])})
+            for row, (image, a, fact) in enumerate(zip(images, wanted, facts, strict=True))
         ]
 
     def _draw_number(self, item: Item) -> np.ndarray:
@@ -179,12 +189,18 @@ class DiffusionGenerator:
         """What one sample is asked to be; without an m, itself."""
         return asked.plain(self._draw_number(item))
 
+    def _asked_pose(self, item: Item) -> np.ndarray:
+        config = self._config
+        return asked.pose(
+            config.variation, self._pose, config.seed, item.identity.identity_id, self._draw_number(item)
+        )
+
     def _style(self, keys: list[sampling.Key]) -> tuple[np.ndarray | None, list[dict[str, Any]]]:
         """Whose style some samples take, where the network knows one, and what is to be said of it, one per key."""
         return None, [{} for _ in keys]
 
     def _sample(self, image: np.ndarray, wanted: asked.Asked, facts: dict[str, Any]) -> Sample:
-        """A picture and what is known of it; `facts`: the cone's cosine (or None), and of `_style`."""
+        """A picture and what is known of it; `facts`: the cone's cosine (or None), of `_style`, the asked pose."""
         return Sample(image, {"inquiry": False, **facts})
 
     def _copy(self, item: Item) -> Sample | Failure:

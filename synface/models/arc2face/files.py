@@ -3,6 +3,7 @@
 import functools
 import hashlib
 import importlib.util
+import json
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,6 +18,9 @@ ENCODER = ("encoder/model.safetensors", "encoder/pytorch_model.bin")
 VAE = "vae/diffusion_pytorch_model.safetensors"
 LORA = "pytorch_lora_weights.safetensors"
 EMBEDDER = "arcface.onnx"
+#: in Arc2Face's repository, or any ControlNet's own folder
+CONTROL_CONFIG = ("controlnet/config.json", "config.json")
+CONTROLNET = ("controlnet/diffusion_pytorch_model.safetensors", "diffusion_pytorch_model.safetensors")
 RESEARCH = "non-commercial research"
 
 
@@ -38,9 +42,10 @@ class Part:
     hub: str
     licence: str
     files: tuple[Expected, ...]
+    optional: bool = False
 
 
-#: sizes: numbers of parameters (859.5, 123.1, 83.7, 65.2 and 67.5 million) by the 4, or for the LoRA 2, bytes of each
+#: sizes: millions of parameters (859.5, 123.1, 83.7, 65.2, 67.5 and 361.3) by the 4, or for the LoRA 2, bytes of each
 PARTS = (
     Part(
         "weights",
@@ -74,6 +79,15 @@ PARTS = (
         "latent-consistency/lcm-lora-sdv1-5",
         "OpenRAIL++",
         (Expected((LORA,), "0.14 GB"),),
+        optional=True,
+    ),
+    Part(
+        "controlnet",
+        "ControlNet on top of Arc2Face (head pose, as rendered by EMOCA), or another of Stable Diffusion 1.5",
+        "FoivosPar/Arc2Face",
+        f"MIT by its model card; its conditions are made with EMOCA and FLAME, which are for {RESEARCH}",
+        (Expected(CONTROL_CONFIG, "1 kB"), Expected(CONTROLNET, "1.45 GB")),
+        optional=True,
     ),
 )
 
@@ -98,12 +112,12 @@ def find(places: dict[str, str | None]) -> dict[str, Found]:
     """Option -> the part that stands at its place. A hub id is downloaded into the hub's own cache first.
 
     Args:
-        places: option -> folder or ``hf://`` id; `lcm_lora` may be None.
+        places: option -> folder or ``hf://`` id; those of optional parts may be None.
 
     Raises:
         InputError: anything is missing: every expected file is listed, with its size, source and licence.
     """
-    parts = [p for p in PARTS if p.option != "lcm_lora" or places.get(p.option) is not None]
+    parts = [p for p in PARTS if not p.optional or places.get(p.option) is not None]
     folders = {p.option: _folder(p, places.get(p.option)) for p in parts}
     missing = [p for p in parts if _missing(p, folders[p.option])]
     if missing:
@@ -152,6 +166,20 @@ def _found(part: Part, folder: Path) -> Found:
     names = tuple(name for e in part.files if (name := _name(folder, e)) is not None)
     deciding = {name: file_digest(folder / name) for name in names if name != EMBEDDER}
     return Found(part, folder, names, sha256_hex(canonical_json(deciding).encode()))
+
+
+def image_size(found: dict[str, Found]) -> int:
+    """Side of the pictures, pixels, by the networks' configurations.
+
+    Raises:
+        InputError: they are not configurations of diffusers.
+    """
+    unet, vae = found["weights"].folder / "arc2face" / "config.json", found["base"].folder / "vae" / "config.json"
+    try:
+        levels = len(json.loads(vae.read_text())["block_out_channels"])
+        return int(json.loads(unet.read_text())["sample_size"]) * 2 ** (levels - 1)
+    except (ValueError, KeyError, TypeError) as error:
+        raise InputError(f"{unet}, {vae}: not the configurations of a U-Net and its VAE ({error!r})") from error
 
 
 def file_digest(path: Path) -> str:

@@ -18,6 +18,7 @@ import numpy as np
 import safetensors.torch
 import torch
 from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
+from diffusers.models.controlnets.controlnet import ControlNetModel
 from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 from diffusers.schedulers.scheduling_dpmsolver_multistep import DPMSolverMultistepScheduler
 from diffusers.schedulers.scheduling_lcm import LCMScheduler
@@ -35,8 +36,10 @@ EMBEDDING_DIM = 512
 #: of a picture, by the sizes of Stable Diffusion 1.5 at 64x64 latents (torch.utils.flop_counter, 2 a multiply-add)
 UNET_TERAFLOP = 0.803
 DECODE_TERAFLOP = 2.515
+CONTROL_TERAFLOP = 0.283
 #: numbers in U-Net, text encoder and VAE of Stable Diffusion 1.5
 PARAMETERS = 859_520_964 + 123_060_480 + 83_653_863
+CONTROL_PARAMETERS = 361_279_120
 #: time steps of the process that the LCM-LoRA was distilled from; it takes some of them
 LCM_TEACHER_STEPS = 50
 
@@ -52,6 +55,7 @@ class Arc2faceSettings:
         dtype: of the networks; noise, guidance and solver are float32.
         micro_batch: pictures a forward pass, padded. Decides the last bits.
         decode_batch: pictures that the VAE decodes at once, padded.
+        control_scale: factor on what a ControlNet adds to the U-Net; None: there is none.
     """
 
     steps: int = 25
@@ -60,6 +64,7 @@ class Arc2faceSettings:
     dtype: str = "float32"
     micro_batch: int = 16
     decode_batch: int = 1
+    control_scale: float | None = None
 
     def __post_init__(self) -> None:
         most = LCM_TEACHER_STEPS if self.lcm else 1000
@@ -76,12 +81,14 @@ class Arc2faceSettings:
     @property
     def teraflop(self) -> float:
         """Of one picture, at Stable Diffusion 1.5's size."""
-        return self.steps * (1 if self.guidance == 1 else 2) * UNET_TERAFLOP + DECODE_TERAFLOP
+        step = UNET_TERAFLOP + (0 if self.control_scale is None else CONTROL_TERAFLOP)
+        return self.steps * (1 if self.guidance == 1 else 2) * step + DECODE_TERAFLOP
 
     @property
     def network_gb(self) -> float:
         """Memory of the networks at that size; what they compute comes on top."""
-        return PARAMETERS * STORED_DTYPES[self.dtype].itemsize / 1e9
+        count = PARAMETERS + (0 if self.control_scale is None else CONTROL_PARAMETERS)
+        return count * STORED_DTYPES[self.dtype].itemsize / 1e9
 
 
 class Arc2Face:
@@ -110,9 +117,12 @@ class Arc2Face:
                 place = found["lcm_lora"].folder / files.LORA
                 lora.merge_(unet, safetensors.torch.load_file(place), str(place))
             self._unet: Any = self._ready(unet)
+            self._control = None
+            if "controlnet" in found:
+                self._control = self._ready(_controlnet(found["controlnet"], unet))
         size = unet.config["sample_size"]
         self._shape = (unet.config["in_channels"], size, size)
-        self.image_size = size * 2 ** (len(self._vae.config.block_out_channels) - 1)
+        self.image_size = files.image_size(found)
         self._width = self._encoder.config.hidden_size
         if self._width != unet.config["cross_attention_dim"] or self._width < EMBEDDING_DIM:
             raise InputError(
@@ -158,29 +168,39 @@ class Arc2Face:
         finally:
             hook.remove()
 
-    def sample(self, embedding_nd: np.ndarray, seed: int, keys: Sequence[sampling.Key]) -> np.ndarray:
+    def sample(
+        self, embedding_nd: np.ndarray, seed: int, keys: Sequence[sampling.Key], control_nhwc: np.ndarray | None = None
+    ) -> np.ndarray:
         """Pictures, uint8 RGB [n, size, size, 3].
 
         Args:
             embedding_nd: unit embeddings float32 [n, 512].
             seed: of all noise.
             keys: one per picture, e.g. ``(identity_id, sample)``.
+            control_nhwc: each picture's condition, uint8 RGB [n, size, size, 3]; with a ControlNet, and only then.
 
         Raises:
-            InputError: embeddings of another size.
+            InputError: embeddings or conditions of another size, conditions without a ControlNet or none with one.
             SynfaceError: the networks gave numbers that are not finite (float16 may).
         """
         n, x = len(keys), np.asarray(embedding_nd, np.float32)
         if x.shape != (n, EMBEDDING_DIM):
             raise InputError(f"embeddings {list(x.shape)} for {n} pictures: Arc2Face takes [{n}, {EMBEDDING_DIM}]")
         out = np.empty((n, self.image_size, self.image_size, 3), np.uint8)
+        if (control_nhwc is None) != (self._control is None):
+            raise InputError("a ControlNet and pictures for it belong together")
+        if control_nhwc is not None and control_nhwc.shape != out.shape:
+            raise InputError(f"conditions {list(control_nhwc.shape)}: the ControlNet takes {list(out.shape)}")
         for start in range(0, n, self.settings.micro_batch):
             rows = slice(start, min(start + self.settings.micro_batch, n))
+            control = None if control_nhwc is None else control_nhwc[rows].transpose(0, 3, 1, 2) / np.float32(255)
             with torch.inference_mode():
-                out[rows] = self._micro_batch(x[rows], seed, list(keys[rows]))
+                out[rows] = self._micro_batch(x[rows], seed, list(keys[rows]), control)
         return out
 
-    def _micro_batch(self, embedding: np.ndarray, seed: int, keys: list[sampling.Key]) -> np.ndarray:
+    def _micro_batch(
+        self, embedding: np.ndarray, seed: int, keys: list[sampling.Key], control: np.ndarray | None
+    ) -> np.ndarray:
         settings, used, size = self.settings, len(keys), self.settings.micro_batch
 
         def padded(rows: np.ndarray) -> Tensor:
@@ -195,14 +215,17 @@ class Arc2Face:
         prompt = self.encode(padded(embedding))
         if guided:
             prompt = torch.cat([self._null.expand(size, -1, -1), prompt])
+        condition = None
+        if control is not None:
+            condition = padded(control).to(self._dtype)
+            condition = torch.cat([condition, condition]) if guided else condition
         scheduler: Any = self.scheduler()
         unused = torch.Generator().manual_seed(0)  # the LCM's step draws noise of its own, which is not taken
         x = noise(sampling.NOISE_STREAM) * scheduler.init_noise_sigma
         for step, t in enumerate(scheduler.timesteps):
             given = torch.cat([x, x]) if guided else x
             given = given.to(self._dtype, memory_format=torch.channels_last)
-            prediction = self._unet(given, t.to(self._device), encoder_hidden_states=prompt, return_dict=False)[0]
-            prediction = prediction.float()
+            prediction = self._predict(given, t.to(self._device), prompt, condition).float()
             if guided:
                 null, conditional = prediction.chunk(2)
                 prediction = null + settings.guidance * (conditional - null)
@@ -214,6 +237,17 @@ class Arc2Face:
             else:
                 x = scheduler.step(prediction, t, x, return_dict=False)[0]
         return self._decode(x[:used], keys)
+
+    def _predict(self, x_nchw: Tensor, t: Tensor, prompt: Tensor, condition: Tensor | None) -> Tensor:
+        """The U-Net's noise, its skip connections moved by the ControlNet where there is one."""
+        more = {}
+        if self._control is not None:
+            down, middle = self._control(
+                x_nchw, t, encoder_hidden_states=prompt, controlnet_cond=condition,
+                conditioning_scale=self.settings.control_scale, return_dict=False,
+            )  # fmt: skip
+            more = {"down_block_additional_residuals": down, "mid_block_additional_residual": middle}
+        return self._unet(x_nchw, t, encoder_hidden_states=prompt, return_dict=False, **more)[0]
 
     def _decode(self, x_nchw: Tensor, keys: list[sampling.Key]) -> np.ndarray:
         size = self.settings.decode_batch
@@ -232,6 +266,19 @@ class Arc2Face:
                 )
             parts.append(crops.from_network(pictures))
         return np.concatenate(parts)
+
+
+def _controlnet(found: files.Found, unet: UNet2DConditionModel) -> ControlNetModel:
+    """A part's ControlNet. InputError where it is not one for this U-Net."""
+    place = (found.folder / found.names[0]).parent
+    control = _whole(ControlNetModel, place)
+    for name in ("block_out_channels", "layers_per_block", "cross_attention_dim", "in_channels"):
+        if control.config[name] != unet.config[name]:
+            raise InputError(
+                f"arc2face.controlnet {place}: {name} is {control.config[name]} there, {unet.config[name]} in the "
+                "U-Net: not a ControlNet for it"
+            )
+    return control
 
 
 def _whole(kind: Any, folder: Path) -> Any:

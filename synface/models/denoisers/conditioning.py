@@ -10,6 +10,8 @@ from torch import nn
 OCTAVES = (-1.0, 4.0)
 FREQUENCIES = 16
 FACTOR_DIM = 64
+#: degrees that count as one unit of an angle
+POSE_UNIT = 90.0
 
 
 class Condition(NamedTuple):
@@ -79,6 +81,29 @@ class Conditioner(nn.Module):
         """C_att [n, condition_dim] of unit embeddings [n, d] and similarity factors [n]."""
         factor = self.f1(m_n[:, None] if self.linear else fourier_features(m_n))
         return self.f2(torch.cat([embedding_nd * self.scale, factor], 1))
+
+
+class PoseCondition(nn.Module):
+    """Angles of the head as a vector that is added to what the network is conditioned on (ours).
+
+    An MLP on the Fourier features of the angles in units of 90 degrees, 0 at first. A row without a pose adds 0: with
+    poses dropped in training that is "any pose", and the weights draw without one as well.
+    """
+
+    def __init__(self, angles: int, condition_dim: int):
+        super().__init__()
+        self.mlp = nn.Sequential(
+            nn.Linear(angles * (1 + 2 * FREQUENCIES), FACTOR_DIM), nn.SiLU(), nn.Linear(FACTOR_DIM, condition_dim)
+        )
+        nn.init.zeros_(self.mlp[2].weight)  # type: ignore[arg-type]
+        nn.init.zeros_(self.mlp[2].bias)  # type: ignore[arg-type]
+
+    def forward(self, pose_na: torch.Tensor) -> torch.Tensor:
+        """[n, condition_dim] of angles in degrees [n, a]; NaN: not given."""
+        known_n1 = torch.isfinite(pose_na).all(1, keepdim=True)
+        units = torch.where(known_n1, pose_na, torch.zeros_like(pose_na)) / POSE_UNIT
+        features = torch.cat([fourier_features(angle_n) for angle_n in units.unbind(1)], 1)
+        return torch.where(known_n1, self.mlp(features), 0)
 
 
 def partial_dropout(context_nk: torch.Tensor, kept_nk: torch.Tensor, share: float) -> torch.Tensor:

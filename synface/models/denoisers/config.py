@@ -11,6 +11,8 @@ Prediction = Literal["epsilon", "v_prediction"]
 Schedule = Literal["linear", "squaredcos_cap_v2"]
 #: what m meant in training: see `DenoiserConfig.mode`
 Mode = Literal["paper", "relation", "hybrid", "identity", "style"]
+#: angles of the head that a denoiser may be conditioned on, degrees
+POSES = ("yaw", "pitch", "roll")
 CHOICES: dict[str, tuple[str, ...]] = {
     "conditioning": get_args(Conditioning),
     "prediction": get_args(Prediction),
@@ -50,6 +52,7 @@ class DenoiserConfig:
         context_tokens: that the embedding becomes (modes identity and style).
         context_dropout: contextual partial dropout: share of the context's components dropped in training.
         style_grid: patches a side whose statistics are the style (mode style).
+        pose: which angles of the head it is conditioned on besides, of `POSES`; none by default (ours).
     """
 
     sample_size: int
@@ -72,6 +75,7 @@ class DenoiserConfig:
     context_tokens: int = 0
     context_dropout: float = 0.0
     style_grid: int = 0
+    pose: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         for field, known in CHOICES.items():
@@ -105,6 +109,10 @@ class DenoiserConfig:
             raise InputError(
                 f"denoiser context_dropout = {self.context_dropout}: in [0, 1), and for mode identity (IDiff-Face)"
             )
+        if not set(self.pose) <= set(POSES) or len(set(self.pose)) != len(self.pose):
+            raise InputError(f"denoiser pose = {list(self.pose)}: each at most once of {', '.join(POSES)}")
+        if self.pose and self.mode == "style":
+            raise InputError(f"denoiser pose = {list(self.pose)}: in mode style the style image gives the pose")
         if self.ridge and self.learned_range:
             raise InputError("denoiser ridge = true excludes learned_range = true")
         if self.learned_range and self.channels != 3:

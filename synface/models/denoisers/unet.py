@@ -17,7 +17,14 @@ from diffusers.schedulers.scheduling_ddpm import DDPMScheduler
 from torch import nn
 from torch.nn import functional
 
-from synface.models.denoisers.conditioning import Condition, Conditioner, Context, DualCondition, RidgeMean
+from synface.models.denoisers.conditioning import (
+    Condition,
+    Conditioner,
+    Context,
+    DualCondition,
+    PoseCondition,
+    RidgeMean,
+)
 from synface.models.denoisers.config import DenoiserConfig
 
 
@@ -126,6 +133,7 @@ class Denoiser(nn.Module):
             raise ValueError(f"AdaGN adds C_att to the time embedding: condition_dim must be {4 * config.widths[0]}")
         self.conditioner = build_conditioner(config)
         self.mean = RidgeMean(config.embedding_dim, self.shape) if config.ridge else None
+        self.pose = PoseCondition(len(config.pose), config.condition_dim) if config.pose else None
         self.register_buffer("alphas_cumprod", alphas_cumprod(config), persistent=False)
         self.alphas_cumprod: torch.Tensor
 
@@ -140,21 +148,30 @@ class Denoiser(nn.Module):
         m_n: torch.Tensor,
         kept_nk: torch.Tensor | None = None,
         style_nchw: torch.Tensor | None = None,
+        pose_na: torch.Tensor | None = None,
     ) -> Condition:
         """The condition of unit embeddings [n, d] and similarity factors [n] (unused where the mode knows none).
 
         In training `kept_nk` says which components partial dropout keeps, bool [n, condition_dim]. Mode style needs
-        `style_nchw`, whose style the samples take: clean samples of the denoiser's space.
+        `style_nchw`, whose style the samples take: clean samples of the denoiser's space. `pose_na` holds the angles
+        of ``config.pose`` in degrees; None or rows of NaN: any pose.
         """
         mean = None
         if self.mean is not None:
             mean = self.mean(embedding_nd * m_n[:, None] if self.config.scale_follows_m else embedding_nd)
         if isinstance(self.conditioner, Context):
-            return Condition(self.conditioner(embedding_nd, kept_nk), mean)
+            return Condition(self._posed(self.conditioner(embedding_nd, kept_nk), pose_na), mean)
         if isinstance(self.conditioner, DualCondition):
             tokens, time = self.conditioner(embedding_nd, style_nchw)
             return Condition(tokens, mean, time)
-        return Condition(self.conditioner(embedding_nd, m_n), mean)
+        return Condition(self._posed(self.conditioner(embedding_nd, m_n), pose_na), mean)
+
+    def _posed(self, attention: torch.Tensor, pose_na: torch.Tensor | None) -> torch.Tensor:
+        """C_att, or each of the context's tokens, with the pose added."""
+        if self.pose is None or pose_na is None:
+            return attention
+        added = self.pose(pose_na)
+        return attention + (added if attention.ndim == 2 else added[:, None])
 
     def null_condition(self, n: int) -> Condition:
         """The condition of "nobody", for classifier-free guidance."""

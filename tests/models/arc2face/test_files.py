@@ -18,7 +18,19 @@ def test_nothing_given_lists_everything_with_size_source_and_licence():
         assert part.hub in text and part.licence in text and f"arc2face.{part.option}" in text
         for expected in part.files:
             assert all(name in text for name in expected.names) and expected.size in text
-    assert "lcm-lora" not in text  # not asked for
+    assert "lcm-lora" not in text and "ControlNet" not in text  # not asked for
+    with pytest.raises(InputError, match=r"controlnet/config.json or config.json \(1 kB\): missing") as caught:
+        files.find({"weights": None, "base": None, "controlnet": "/nowhere"})
+    assert all(text in str(caught.value) for text in ("(1.45 GB): missing", "FoivosPar/Arc2Face", "FLAME"))
+
+
+def test_the_pictures_size_stands_in_the_configurations(miniature, tmp_path):
+    found = files.find({**miniature, "lcm_lora": None})
+    assert files.image_size(found) == 64
+    shutil.copytree(miniature["base"], tmp_path / "base")
+    (tmp_path / "base" / "vae" / "config.json").write_text("{}")
+    with pytest.raises(InputError, match="not the configurations of a U-Net and its VAE"):
+        files.image_size(files.find({"weights": miniature["weights"], "base": str(tmp_path / "base")}))
 
 
 def test_what_is_there_and_what_is_missing(miniature, tmp_path):

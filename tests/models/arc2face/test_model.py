@@ -7,12 +7,24 @@ import shutil
 import numpy as np
 import pytest
 import torch
+from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
+from diffusers.models.controlnets.controlnet import ControlNetModel
+from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 from diffusers.schedulers.scheduling_dpmsolver_multistep import DPMSolverMultistepScheduler
+from PIL import Image
 
 from synface.core import crops, rng
 from synface.core.errors import InputError
 from synface.models.arc2face import files
-from synface.models.arc2face.model import Arc2Face, Arc2faceSettings
+from synface.models.arc2face.model import (
+    CONTROL_PARAMETERS,
+    CONTROL_TERAFLOP,
+    DECODE_TERAFLOP,
+    PARAMETERS,
+    UNET_TERAFLOP,
+    Arc2Face,
+    Arc2faceSettings,
+)
 
 SHORT = Arc2faceSettings(steps=3, micro_batch=3)
 
@@ -99,6 +111,74 @@ def test_many_at_once_are_each_alone(found, model, faces):
         assert np.abs(other.astype(int) - together).max() <= 1
 
 
+@pytest.fixture(scope="module")
+def controlled(miniature, controlnet):
+    return files.find({**miniature, "lcm_lora": None, "controlnet": controlnet})
+
+
+@pytest.fixture(scope="module")
+def shown():
+    return rng.generator(4).integers(0, 256, (4, 64, 64, 3), dtype=np.uint8)
+
+
+@pytest.mark.parametrize("guidance", [3.0, pytest.param(1.0, marks=pytest.mark.slow)])
+def test_controlled_pictures_are_those_of_diffusers_pipeline(controlled, faces, shown, guidance):
+    """StableDiffusionControlNetPipeline, one face and one condition at a time."""
+    from diffusers import StableDiffusionControlNetPipeline
+    from transformers import CLIPTokenizer
+
+    model = Arc2Face(controlled, dataclasses.replace(SHORT, guidance=guidance, control_scale=0.7))
+    tokenizer = CLIPTokenizer.from_pretrained(controlled["base"].folder / "tokenizer", model_max_length=77)
+    pipeline = StableDiffusionControlNetPipeline(
+        vae=model._vae, text_encoder=model._encoder, tokenizer=tokenizer, unet=model._unet,
+        controlnet=model._control, scheduler=DPMSolverMultistepScheduler.from_config(model._schedule),
+        safety_checker=None, feature_extractor=None, requires_safety_checker=False,
+    )  # fmt: skip
+    pipeline.set_progress_bar_config(disable=True)
+    keys = [("p", k) for k in range(4)]
+    pictures = model.sample(faces, 0, keys, shown)
+    for i in (0, 3):
+        with torch.inference_mode():
+            prompt = model.encode(torch.from_numpy(faces[i : i + 1]))
+        expected = pipeline(
+            prompt_embeds=prompt, negative_prompt="" if guidance != 1 else None, latents=noise(keys[i : i + 1]),
+            image=Image.fromarray(shown[i]), num_inference_steps=3, guidance_scale=guidance,
+            controlnet_conditioning_scale=0.7, output_type="np",
+        ).images[0]  # fmt: skip
+        assert np.abs(pictures[i].astype(float) - 255 * expected).max() <= 1
+
+
+def test_a_controlnet_in_a_batch(controlled, model, faces, shown):
+    keys = [("p", k) for k in range(4)]
+    settings = dataclasses.replace(SHORT, control_scale=1.0)
+    made = Arc2Face(controlled, settings)
+    together = made.sample(faces, 5, keys, shown)
+    for i in range(4):
+        assert np.array_equal(made.sample(faces[i : i + 1], 5, keys[i : i + 1], shown[i : i + 1])[0], together[i])
+    other = made.sample(faces[:2], 5, keys[:2], shown[2:])
+    assert np.abs(other.astype(int) - together[:2]).max() > 3  # the condition is seen
+    made.settings = dataclasses.replace(settings, control_scale=0.0)
+    assert np.array_equal(made.sample(faces[:2], 5, keys[:2], shown[:2]), model.sample(faces[:2], 5, keys[:2]))
+
+
+def test_what_a_controlnet_refuses(controlled, model, faces, shown, tmp_path):
+    made = Arc2Face(controlled, dataclasses.replace(SHORT, control_scale=1.0))
+    for network, given in ((made, None), (model, shown)):
+        with pytest.raises(InputError, match="a ControlNet and pictures for it belong together"):
+            network.sample(faces, 0, [("p", 0)] * 4, given)
+    with pytest.raises(InputError, match=r"conditions \[4, 32, 64, 3\]"):
+        made.sample(faces, 0, [("p", 0)] * 4, shown[:, :32])
+    unet = ControlNetModel(
+        in_channels=4, block_out_channels=(16, 32), down_block_types=("DownBlock2D",) * 2, layers_per_block=1,
+        cross_attention_dim=768, attention_head_dim=4, norm_num_groups=8, transformer_layers_per_block=1,
+        conditioning_embedding_out_channels=(16, 16, 16, 16),
+    )  # fmt: skip
+    unet.save_pretrained(tmp_path)  # at the root, as other ControlNets lie
+    places = {"weights": controlled["weights"].folder, "base": controlled["base"].folder, "controlnet": tmp_path}
+    with pytest.raises(InputError, match=r"block_out_channels is .*16, 32.* there.*not a ControlNet for it"):
+        Arc2Face(files.find({k: str(v) for k, v in places.items()}), dataclasses.replace(SHORT, control_scale=1.0))
+
+
 def test_published_settings():
     assert Arc2faceSettings.of(False) == Arc2faceSettings(25, 3.0, False)
     assert Arc2faceSettings.of(True) == Arc2faceSettings(4, 1.0, True)
@@ -108,6 +188,37 @@ def test_published_settings():
     # 25 guided steps and a decoded picture, at two operations a multiply-add
     assert Arc2faceSettings.of(False).teraflop == pytest.approx(50 * 0.803 + 2.515)
     assert Arc2faceSettings.of(True, steps=2).teraflop == pytest.approx(2 * 0.803 + 2.515)
+    assert Arc2faceSettings.of(True, steps=2, control_scale=1.0).teraflop == pytest.approx(2 * 1.086 + 2.515)
+
+
+@pytest.mark.slow
+def test_the_estimates_arithmetic_is_counted_on_the_published_sizes():
+    """Networks of Stable Diffusion 1.5's sizes without memory behind them, counted layer by layer."""
+    from torch.utils.flop_counter import FlopCounterMode
+
+    def teraflop(network, *args, **more):
+        counter = FlopCounterMode(display=False)
+        with counter, torch.no_grad():
+            network(*args, **more)
+        return counter.get_total_flops() / 1e12
+
+    def numbers(network):
+        return sum(p.numel() for p in network.parameters())
+
+    with torch.device("meta"):
+        x, t, prompt = torch.zeros(1, 4, 64, 64), torch.zeros(1), torch.zeros(1, 77, 768)
+        unet = UNet2DConditionModel(sample_size=64, cross_attention_dim=768)
+        control = ControlNetModel(cross_attention_dim=768)
+        vae = AutoencoderKL(
+            down_block_types=("DownEncoderBlock2D",) * 4, up_block_types=("UpDecoderBlock2D",) * 4,
+            block_out_channels=(128, 256, 512, 512), layers_per_block=2, latent_channels=4,
+        )  # fmt: skip
+        shown = torch.zeros(1, 3, 512, 512)
+        assert teraflop(unet, x, t, encoder_hidden_states=prompt) == pytest.approx(UNET_TERAFLOP, abs=1e-3)
+        assert teraflop(vae.decode, x) == pytest.approx(DECODE_TERAFLOP, abs=1e-3)
+        found = teraflop(control, x, t, encoder_hidden_states=prompt, controlnet_cond=shown)
+        assert found == pytest.approx(CONTROL_TERAFLOP, abs=1e-3)
+    assert numbers(unet) + 123_060_480 + numbers(vae) == PARAMETERS and numbers(control) == CONTROL_PARAMETERS
 
 
 def test_lcm_steps_are_the_consistency_models(miniature, faces):
