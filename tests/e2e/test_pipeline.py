@@ -102,14 +102,17 @@ def start(output, home, *overrides):
 @pytest.mark.slow
 @pytest.mark.timeout(1500)
 def test_killed_anywhere_and_started_again_gives_the_same_bytes(tmp_path):
-    """SIGKILL of the whole run soon after each of its sections begins, then the same command again."""
+    """SIGKILL of the whole run soon after three of its sections begin, then the same command again.
+
+    `benchmarks/chaos.py` kills single processes of every section, 20 times.
+    """
     home = tmp_path / "home"
     home.mkdir()
     calm = start(tmp_path / "calm", home)
     text, _ = calm.communicate(timeout=600)
     assert calm.returncode == 0, text[-4000:]
     killed = 0
-    for section in ("pool", "embed", "generate", "train_recognizer", "evaluate", None):
+    for section in ("pool", "generate", "train_recognizer", None):
         process = start(tmp_path / "rough", home)
         lines = []
         for line in process.stdout:
@@ -120,7 +123,7 @@ def test_killed_anywhere_and_started_again_gives_the_same_bytes(tmp_path):
                 killed += 1
                 break
         process.wait(600)
-    assert killed >= 4, "the run was over before it could be killed"
+    assert killed == 3, "the run was over before it could be killed"
     assert process.returncode == 0, "".join(lines)[-4000:]
     assert digests(tmp_path / "rough") == digests(tmp_path / "calm")
 
