@@ -74,6 +74,7 @@ def test_no_way_of_doing_it_changes_a_byte(made, tmp_path):
         "append": True,
         "rate": 2.5,
         "bytes_per_image": 4000,
+        "labels": {"pool": "!gpu"},
     }
     assert set(how) | {"gpus_per_actor"} == set(type(config.how).model_fields)
     run(pattern_config(tmp_path / "o", how=how))
