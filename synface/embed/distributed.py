@@ -1,6 +1,5 @@
 """Embedding on Ray actors: the only file of this stage that imports Ray."""
 
-import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -67,7 +66,7 @@ def embed_parts(config: EmbedConfig, weights: str, parts: dict[int, Part]) -> It
     cluster.connect()
     numerics, how = config.numerics, config.how
     gpu = numerics.device == "cuda"
-    cpus = min(float(numerics.threads), demand.amount("CPU", how.labels) or math.inf)
+    cpus = demand.cpu_share(numerics.threads, how.labels)
     bundle = {"GPU": how.gpus_per_actor} if gpu else {"CPU": cpus}
     count = demand.pool("embed: one actor", bundle, how.actors, len(parts), how.labels)
     options: dict = {"num_gpus": how.gpus_per_actor, "num_cpus": 0} if gpu else {"num_cpus": cpus}

@@ -1,7 +1,6 @@
 """Rendering of benchmarks and embedding of pictures on Ray: the only file of this stage that imports it."""
 
 import itertools
-import math
 from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache
 from typing import Any
@@ -128,7 +127,7 @@ class EmbedPool:
         if numerics["device"] == "cuda":
             bundle = {"GPU": 1.0, "CPU": 0.0}
         else:
-            bundle = {"GPU": 0.0, "CPU": min(numerics["threads"], demand.amount("CPU", how.labels) or math.inf)}
+            bundle = {"GPU": 0.0, "CPU": demand.cpu_share(numerics["threads"], how.labels)}
         count = demand.pool("evaluate: one embedding actor", bundle, how.actors, labels=how.labels)
         actor = _EmbedActor.options(num_gpus=bundle["GPU"], num_cpus=bundle["CPU"], label_selector=how.labels or None)
         self._actors = [actor.remote(weights, **numerics) for _ in range(count)]

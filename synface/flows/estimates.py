@@ -43,8 +43,9 @@ class Sizes:
         """Identities of a table of identities or images that was planned, or that stands."""
         if uri in self.identities:
             return self.identities[uri][0]
-        if artifact.require(uri).kind == "images":
-            return artifact.require(uri).numbers["identities"]
+        found = artifact.require(uri)
+        if found.kind == "images":
+            return found.numbers["identities"]
         return sum(f.rows or 0 for f in artifact.require(uri, "identities").files)
 
 

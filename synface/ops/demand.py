@@ -102,6 +102,11 @@ def amount(name: str, labels: Labels | None = None) -> float:
     return sum(node.get(name, 0.0) for node in nodes(labels))
 
 
+def cpu_share(threads: float, labels: Labels | None = None, workers: int = 1) -> float:
+    """CPUs of one of so many equal workers: its threads, or its part of all those nodes where they have fewer."""
+    return min(float(threads), (amount("CPU", labels) or math.inf) / workers)
+
+
 def has_labels(own: Mapping[str, str], wanted: Labels) -> bool:
     """Whether a node with labels `own` is one of those that `wanted` selects.
 

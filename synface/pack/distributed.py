@@ -6,7 +6,6 @@ lost with it, and its peers fail at their next exchange: all are then replaced a
 checkpoint (`drive.drive`), which costs a few seconds and at most the passes since.
 """
 
-import math
 import os
 import socket
 import time
@@ -193,10 +192,10 @@ def bundle_of(config: PackConfig) -> dict[str, float]:
         return {"GPU": 1.0, "CPU": CPU_BESIDE_GPU}
     if config.how.cpus_per_worker is not None:
         return {"CPU": config.how.cpus_per_worker}
-    threads = float(config.numerics.threads)
+    threads = config.numerics.threads
     if demand.autoscaled():
-        return {"CPU": threads}
-    return {"CPU": min(threads, (demand.amount("CPU", config.how.labels) or math.inf) / config.how.workers)}
+        return {"CPU": float(threads)}
+    return {"CPU": demand.cpu_share(threads, config.how.labels, config.how.workers)}
 
 
 def busiest(reports: list[Report]) -> Report:

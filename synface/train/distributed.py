@@ -7,7 +7,6 @@ worker, the driver or the node leaves the newest whole one; the next worker grou
 next, continues from it.
 """
 
-import math
 import os
 import time
 from collections.abc import Callable
@@ -154,12 +153,12 @@ def scaling(config: TrainRecognizerConfig | StepsConfig) -> train.ScalingConfig:
 def worker_resources(config: TrainRecognizerConfig | StepsConfig) -> dict[str, float]:
     """What one worker of the group asks of the cluster."""
     numerics, how = config.numerics, config.how
-    threads = float(numerics.threads_per_worker)
+    threads = numerics.threads_per_worker
     # an autoscaler starts nodes for all that is asked, an elastic group takes what there is; elsewhere threads may
     # outnumber the CPUs
     whole = len(numerics.worlds) > 1 or demand.autoscaled()
-    share = math.inf if whole else (demand.amount("CPU", how.labels) or math.inf) / numerics.num_workers
-    cpus = how.cpus_per_worker or min(threads, share)
+    share = float(threads) if whole else demand.cpu_share(threads, how.labels, numerics.num_workers)
+    cpus = how.cpus_per_worker or share
     return {"CPU": cpus} | ({"GPU": how.gpus_per_worker} if numerics.device == "cuda" else {})
 
 

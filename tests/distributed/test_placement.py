@@ -37,7 +37,7 @@ def test_stages_sit_on_the_nodes_that_their_labels_name():
         options = [option for stage, (name, pool) in labels.items() for option in (f"--{stage}.{name[2:]}", pool)]
         command = [sys.executable, "-m", "synface.cli", "pipeline", "--config", str(recipe), "--output", str(output)]
         shared = {SHARED_PATHS_VARIABLE: str(cluster.folder)}
-        done = cluster.run(*command, *options, **shared)
+        done = cluster.run(*command, *options, timeout=900, **shared)
         assert done.returncode == 0, done.stderr[-4000:]
         packed = ["pack", "--num-identities", "50", "--dim", "16", "--solver", "lse", "--how.workers", "2"]
         command = [sys.executable, "-m", "synface.cli", *packed, *GPU, "--output", str(cluster.folder / "packed")]

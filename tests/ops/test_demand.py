@@ -131,3 +131,11 @@ def test_labels_that_no_node_has_are_refused_with_what_there_is(ray_cluster):
         demand.check_demand("train: workers", [{"CPU": 1}], patience=0.5, labels={"pool": "gpu"})
     demand.check_demand("train: workers", [{"CPU": 1}], patience=0, labels={"pool": "!gpu"})
     assert demand.amount("CPU", {"pool": "gpu"}) == 0 and demand.amount("CPU", {"pool": "!gpu"}) == 4
+
+
+@pytest.mark.ray
+def test_a_workers_threads_are_its_cpus_until_there_are_too_few(ray_cluster):
+    """Four CPUs."""
+    assert demand.cpu_share(2) == 2 and demand.cpu_share(8) == 4
+    assert demand.cpu_share(2, workers=2) == 2 and demand.cpu_share(3, workers=2) == 2
+    assert demand.cpu_share(3, {"pool": "gpu"}) == 3  # no such node: the demand is checked as it was asked
