@@ -53,7 +53,12 @@ def targets_met(asked: argparse.Namespace, table: pa.Table, targets: list[float]
     place = f"{asked.work}/asked.parquet"
     Path(place).write_bytes(tables.parquet_bytes(table))
     schedule = {"similarity": {"schedule": targets}}
-    made = stages.draw(f"{asked.work}/targets", asked.weights, place, len(targets) * asked.samples, schedule)
+    scoring = {"weights": asked.scorer, "tolerance": asked.tolerance, "attempts": 20} if asked.tolerance else {}
+    made = stages.draw(
+        f"{asked.work}/targets{asked.tolerance or ''}", asked.weights, place, len(targets) * asked.samples, schedule,
+        scoring=scoring,
+    )  # fmt: skip
+    drawn_t = attempts(made, len(targets)) if asked.tolerance else np.ones(len(targets))
     pixels, names = pictures(made), table["identity_id"].to_pylist()
     found_itkd = in_order(
         Embedder.from_pretrained(asked.scorer, threads=2), pixels, names, len(targets), asked.samples
@@ -61,7 +66,7 @@ def targets_met(asked: argparse.Namespace, table: pa.Table, targets: list[float]
     centre_id = schemas.embeddings(table)
     realised_itk = np.einsum("itkd,id->itk", found_itkd, centre_id).astype(np.float64)
     label = np.repeat(np.arange(len(names)), asked.samples)
-    lines = []
+    lines, state = [], status.status(made)
     for t, target in enumerate(targets):
         wrong = dial.mislabelled(found_itkd[:, t].reshape(len(label), -1), label, centre_id)
         lines.append(
@@ -69,7 +74,8 @@ def targets_met(asked: argparse.Namespace, table: pa.Table, targets: list[float]
                 "target": target,
                 "realised": round(float(realised_itk[:, t].mean()), 4),
                 "mislabelled": round(float(wrong.mean()), 4),
-                "left_out": int(status.status(made)["failed"]),
+                "drawn_per_sample": round(float(drawn_t[t]), 3),
+                "left_out": int(state["failed"]) + int(state["refused"]),
             }
         )
     if asked.judge:
@@ -77,6 +83,13 @@ def targets_met(asked: argparse.Namespace, table: pa.Table, targets: list[float]
             line |= view
     error = {k: round(v, 4) for k, v in dataclasses.asdict(dial.evaluate(np.array(targets), realised_itk)).items()}
     return {"targets": lines, "error": error}
+
+
+def attempts(uri: str, targets: int) -> np.ndarray:
+    """How often a sample of each target was drawn, in the mean."""
+    table = pa.concat_tables(tables.iter_images(uri, ["sample", "attempt"]))
+    attempt_n = 1.0 + table["attempt"].to_numpy()
+    return np.array([attempt_n[table["sample"].to_numpy() % targets == t].mean() for t in range(targets)])
 
 
 def judged(
@@ -155,6 +168,9 @@ def main() -> None:
     parser.add_argument("--people", type=int, default=100, help="that are asked the targets; half of those rendered")
     parser.add_argument("--samples", type=int, default=8)
     parser.add_argument("--inquiry", type=int, default=4, help="pictures whose mean embedding is the inquiry")
+    parser.add_argument(
+        "--tolerance", type=float, default=0, help="scoring.tolerance; default: nothing is drawn again"
+    )
     parser.add_argument("--targets", default="0.1,0.2,0.3,0.4,0.5,0.6")
     asked = parser.parse_args()
     inquiries = people(asked)
@@ -164,11 +180,13 @@ def main() -> None:
         "people": asked.people,
         "samples": asked.samples,
         "pictures_of_an_inquiry": asked.inquiry,
+        "tolerance": asked.tolerance or None,
         **targets_met(asked, table, stages.numbers(asked.targets)),
         "re_embedded": re_embedded(asked, inquiries),
     }
     say(f"{result}")
-    write_result("cemiface_dial" if asked.inquiry > 1 else "cemiface_dial_one_shot", result)
+    kind = ("" if asked.inquiry > 1 else "_one_shot") + (f"_within_{asked.tolerance:g}" if asked.tolerance else "")
+    write_result(f"cemiface_dial{kind}", result)
 
 
 if __name__ == "__main__":

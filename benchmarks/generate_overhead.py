@@ -3,7 +3,7 @@
     python benchmarks/generate_overhead.py                       # rendered heads, 112 px, 5 paired rounds
     python benchmarks/generate_overhead.py --scorer heads-fr-tiny --size 64    # the same, each image scored
     python benchmarks/generate_overhead.py --generator bytes     # a near-free generator: the pipeline's ceiling
-    python benchmarks/generate_overhead.py --output s3://bucket/prefix
+    python tools/with_s3.py python benchmarks/generate_overhead.py --generator bytes --output s3://bench/ceiling
 
 Both sides do the same work on the same shards with the same number of processes: render, score, encode, Parquet,
 sha256, write, ledger entry. The rate is read the same way from both: the ledger entries' times, from the first
@@ -194,7 +194,8 @@ def main() -> None:
         "ray_images_per_second": statistics.median(r["ray"] for r in found),
         "rounds": found,
     }
-    write_result(f"generate_overhead_{asked.generator}{'_scored' if asked.scorer else ''}", result)
+    kinds = ("_scored" if asked.scorer else "") + ("_s3" if asked.output.startswith("s3://") else "")
+    write_result(f"generate_overhead_{asked.generator}{kinds}", result)
 
 
 if __name__ == "__main__":

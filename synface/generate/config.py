@@ -78,8 +78,12 @@ class GenerateHow(PlacedHow):
         default=None, gt=0, description="default: 0.89 per thread, so that writers always find room"
     )
     gpus_per_actor: float = Field(default=0.0, ge=0, description="may be a fraction; actors then share a GPU")
-    writers: int | None = Field(default=None, ge=1, description="write tasks at once; default: one for 8 actors")
-    cpus_per_writer: float = Field(default=0.1, gt=0)
+    writers: int | None = Field(default=None, ge=1, description="writer actors at most; default: one for 8 actors")
+    cpus_per_writer: float = Field(
+        default=0.01,
+        gt=0,
+        description="held as long as the run lasts; little, or runs beside each other wait for ever",
+    )
     restarts: int = Field(
         default=8, ge=-1, description="times that a dead actor is started again, and its shard with it; -1: always"
     )

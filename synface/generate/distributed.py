@@ -1,4 +1,4 @@
-"""Generation through Ray Data: shard requests -> generator actors -> writer tasks.
+"""Generation through Ray Data: shard requests -> generator actors -> writer actors.
 
 One row of the stream is one whole shard, at every stage: its request, then its finished table as bytes, then
 what was written. Blocks may be merged or split as Ray likes; rows cannot. A failing image never becomes an
@@ -6,7 +6,6 @@ exception here (`render.py` quarantines it), so no block is dropped or retried f
 work is lost with its actor or node is found missing and asked for again.
 """
 
-import functools
 import json
 import logging
 import math
@@ -20,7 +19,7 @@ from typing import Any, cast
 import pyarrow as pa
 import ray
 import ray.data
-from ray.data import ActorPoolStrategy, TaskPoolStrategy
+from ray.data import ActorPoolStrategy
 from ray.exceptions import RayError
 
 from synface.core.errors import InputError, PartialError, SynfaceError
@@ -91,6 +90,21 @@ class ShardActor:
             self.generator, self.description, self.config, row["config_hash"], items, self.judge
         )
         return {"rows": table.num_rows, "parquet": tables.parquet_bytes(table), "failed": json.dumps(failed)}
+
+
+class ShardWriter:
+    """Writes finished shards.
+
+    An actor, because it stays: Ray ends a task's process a second after its last task when a node has more processes
+    than CPUs, so that nearly every shard would pay for starting Python anew (docs/storage.md has what that cost).
+    """
+
+    def __init__(self, output: str, versions: dict[str, str]):
+        self.output, self.versions = output, versions
+
+    def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
+        """As `write_row`."""
+        return write_row(row, self.output, self.versions)
 
 
 def write_row(row: dict[str, Any], output: str, versions: dict[str, str]) -> dict[str, Any]:
@@ -237,6 +251,12 @@ def _stream(
     search_path = [os.getcwd() if p == "" else p for p in sys.path] if ":" in config.generator else []
     # all at once: actors that wait for a place are what an autoscaler starts nodes for
     actors = ActorPoolStrategy(min_size=smallest, max_size=largest, initial_size=largest)
+    writers = ActorPoolStrategy(min_size=1, max_size=how.writers or math.ceil(largest / ACTORS_PER_WRITER))
+    common = {
+        "max_restarts": how.restarts,
+        "max_task_retries": how.restarts,
+        "label_selector": how.labels or None,
+    }
     with warnings.catch_warnings():
         # Ray would restart a crashing actor for ever; its named parameters cannot bound that yet
         warnings.filterwarnings("ignore", message=".*ray_remote_args.*")
@@ -246,14 +266,15 @@ def _stream(
             compute=actors,
             num_cpus=actor["CPU"],
             num_gpus=actor["GPU"] or None,
-            max_restarts=how.restarts,
-            max_task_retries=how.restarts,
-            label_selector=how.labels or None,
+            **common,
         )
-    write = functools.partial(write_row, output=config.output, versions=versions)
-    # bounded, or Ray starts a process for every shard that waits
-    writers = TaskPoolStrategy(size=how.writers or math.ceil(largest / ACTORS_PER_WRITER))
-    stream = stream.map(write, compute=writers, num_cpus=writer["CPU"], label_selector=how.labels or None)
+        stream = stream.map(
+            cast(Any, ShardWriter),
+            fn_constructor_args=(config.output, versions),
+            compute=writers,
+            num_cpus=writer["CPU"],
+            **common,
+        )
     yield from stream.iter_rows()
 
 

@@ -97,7 +97,7 @@ def make_batch(
     for i, score in zip(good, scores, strict=True):
         sample = samples[i]
         assert isinstance(sample, Sample)
-        reason = None if sample.copied else scoring.refusal(score, config.scoring)
+        reason = None if sample.copied else scoring.refusal(score, config.scoring, sample.similarity_target)
         made[i] = {**made[i], **score.columns, "attempt": batch[i].attempt} if reason is None else Refusal(reason)  # type: ignore[dict-item]
     return made
 

@@ -163,12 +163,14 @@ class Judge:
         return [None if value == -np.inf else _float32(value) for value in best]
 
 
-def refusal(score: Score, scoring: Scoring) -> str | None:
-    """Why a filter refuses an image, or None."""
+def refusal(score: Score, scoring: Scoring, target: float | None = None) -> str | None:
+    """Why a filter refuses an image that was asked the similarity `target`, or None."""
     if scoring.least_similarity is not None and score.similarity < scoring.least_similarity:
         return f"similarity {score.similarity:.4f} below {scoring.least_similarity:g}"
     if scoring.largest_similarity is not None and score.similarity > scoring.largest_similarity:
         return f"similarity {score.similarity:.4f} above {scoring.largest_similarity:g}"
+    if scoring.tolerance is not None and target is not None and abs(score.similarity - target) > scoring.tolerance:
+        return f"similarity {score.similarity:.4f} further than {scoring.tolerance:g} from the asked {target:.4f}"
     if scoring.unique_below is not None and score.other is not None and score.other >= scoring.unique_below:
         return f"similarity {score.other:.4f} to another identity, not below {scoring.unique_below:g}"
     if scoring.least_quality is not None and score.quality < scoring.least_quality:
@@ -180,6 +182,10 @@ def check(config: GenerateConfig) -> None:
     """InputError for filters that cannot go with what is asked."""
     if config.scoring.filters and config.variation.share_noise:
         raise InputError("scoring: an image that is made again gets noise of its own; leave variation.share_noise out")
+    if config.scoring.tolerance is not None and config.variation.similarity is None:
+        raise InputError(
+            "scoring.tolerance: is measured from a target similarity; give variation.similarity (weights with a dial)"
+        )
 
 
 def _dot(x_d: np.ndarray, y_d: np.ndarray | None) -> float:

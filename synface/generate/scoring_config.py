@@ -4,7 +4,7 @@ from pydantic import Field, model_validator
 
 from synface.settings import InputUri, Settings
 
-FILTERS = ("least_similarity", "largest_similarity", "unique_below", "least_quality")
+FILTERS = ("least_similarity", "largest_similarity", "tolerance", "unique_below", "least_quality")
 
 
 class Scoring(Settings):
@@ -25,6 +25,12 @@ class Scoring(Settings):
     )
     largest_similarity: float | None = Field(
         default=None, ge=-1, le=1, description="to the inquiry: beyond it an image adds nothing"
+    )
+    tolerance: float | None = Field(
+        default=None,
+        gt=0,
+        le=2,
+        description="to variation.similarity: an image further off on either side is made again",
     )
     unique_below: float | None = Field(
         default=None, ge=-1, le=1, description="to every earlier identity's inquiry (uniqueness; DCFace: 0.3)"

@@ -3,6 +3,7 @@
 import io
 
 import numpy as np
+import simplejpeg
 from PIL import Image
 
 from synface.core import crops
@@ -43,6 +44,9 @@ def decode(data: bytes, where: str = "image") -> np.ndarray:
     Raises:
         InputError: truncated, damaged, not an image, or absurdly large.
     """
+    pixels = _decode_jpeg(data)
+    if pixels is not None:
+        return pixels
     try:
         with Image.open(io.BytesIO(data)) as image:
             if image.width * image.height > MAX_PIXELS:
@@ -52,6 +56,23 @@ def decode(data: bytes, where: str = "image") -> np.ndarray:
         raise
     except (OSError, ValueError, SyntaxError, MemoryError, Image.DecompressionBombError) as error:
         raise InputError(f"{where}: not a readable image ({error})") from error
+
+
+def _decode_jpeg(data: bytes) -> np.ndarray | None:
+    """Pixels of a whole YCbCr JPEG; None: anything else, which Pillow reads or refuses.
+
+    The same libjpeg-turbo as Pillow's, with the same options, so the same pixels, in half the time: a batch of small
+    crops is mostly Pillow's own overhead.
+    """
+    if data[:2] != b"\xff\xd8":
+        return None
+    try:
+        height, width, colours, _ = simplejpeg.decode_jpeg_header(data)
+        if colours != "YCbCr" or int(height) * int(width) > MAX_PIXELS:
+            return None
+        return simplejpeg.decode_jpeg(data, "RGB", strict=True)
+    except ValueError:  # damaged, or a warning
+        return None
 
 
 def align(pixels_hwc: np.ndarray, landmarks_52: np.ndarray, size: int) -> np.ndarray:

@@ -28,9 +28,21 @@ def parquet_bytes(table: pa.Table) -> bytes:
 def parse_parquet(data: bytes, where: str) -> pa.Table:
     """A Parquet file's table. InputError where the bytes are not one."""
     try:
-        return pq.read_table(pa.BufferReader(data))
+        table = pq.read_table(pa.BufferReader(data))
+        # damage that Arrow only meets when somebody looks: names and strings that are not UTF-8, offsets out of range
+        _read_names(table.schema)
+        table.validate(full=True)
+        return table
     except (pa.ArrowException, OSError, ValueError) as error:
         raise InputError(f"{where}: not a readable Parquet file ({error})") from error
+
+
+def _read_names(fields: Iterable[pa.Field]) -> None:
+    """UnicodeDecodeError where a field, or a field of a field, has a name that is not UTF-8."""
+    for field in fields:
+        _ = field.name
+        if pa.types.is_nested(field.type):
+            _read_names(field.type.field(i) for i in range(field.type.num_fields))
 
 
 def listed_files(uri: str, suffix: str = ".parquet") -> list[artifact.FileEntry]:

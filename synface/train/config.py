@@ -224,6 +224,7 @@ class TrainRecognizerConfig(StageConfig):
     """Images tables, folders, RecordIO or WebDataset -> a face-recognition model."""
 
     verb: ClassVar[str] = "train_recognizer"
+    algorithm_version: ClassVar[int] = 2  # 2: augmentation in single precision
 
     images: list[InputUri] = Field(default=[], description="images tables; their identities are the classes")
     sources: list[Source] = Field(default=[], description="further images, in foreign formats: {uri, format}")

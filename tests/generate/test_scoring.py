@@ -1,5 +1,7 @@
 """Scoring in the stream: what is measured, what is made again under which key, and what is left out."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 import yaml
@@ -150,6 +152,30 @@ def test_filters(filters, says):
     assert found is None if says is None else says in found
 
 
+def test_tolerance_holds_on_both_sides_of_the_target():
+    scoring = Scoring(weights="x", tolerance=0.1)
+    assert refusal(Score(0.4, 7.0), scoring, 0.31) is None and refusal(Score(0.4, 7.0), scoring, 0.49) is None
+    assert "similarity 0.4000 further than 0.1 from the asked 0.2900" in str(refusal(Score(0.4, 7.0), scoring, 0.29))
+    assert "from the asked 0.5100" in str(refusal(Score(0.4, 7.0), scoring, 0.51))
+
+
+def test_what_misses_its_target_is_made_again_with_the_same_target(tmp_path, people, scorer, monkeypatch):
+    config = scored_config(tmp_path, people, scorer, {"tolerance": 0.15, "attempts": 8})
+    items, judge = prepared(config)
+    one = Pattern.one
+
+    def aimed(self, item):
+        return dataclasses.replace(one(self, item), similarity_target=0.1 * item.sample)
+
+    monkeypatch.setattr(Pattern, "one", aimed)
+    table, lost = made(config, items, judge)
+    rows = table.to_pylist()
+    assert rows and any(r["attempt"] for r in rows) and all("further than 0.15" in f["error"] for f in lost)
+    for row in rows:
+        assert row["similarity_target"] == pytest.approx(0.1 * row["sample"])
+        assert abs(row["similarity_inquiry"] - row["similarity_target"]) <= 0.15 + 1e-6
+
+
 def test_a_filtered_table_is_finished_and_says_what_is_missing(tmp_path, people, scorer, monkeypatch):
     without_ray(monkeypatch)
     config = scored_config(tmp_path / "o", people, scorer, FILTERS)
@@ -191,6 +217,7 @@ def refused(config, match):
 
 def test_what_cannot_be_scored_is_refused_before_any_work(tmp_path, people, scorer):
     refused(pattern_config("o", scoring={"weights": scorer}, image_size=32), "num_identities has none; give")
+    refused(scored_config("o", people, scorer, {"tolerance": 0.1}), "scoring.tolerance: .* give variation.similarity")
     small = write_scorer(tmp_path / "small", size=48)
     refused(scored_config("o", people, small), "takes crops of 48 pixels, image_size is 32")
     other = write_people(tmp_path / "other", scorer, sha="cd" * 32)

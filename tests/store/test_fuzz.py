@@ -1,11 +1,17 @@
 """No damaged file crashes a reader, hangs it or fills the memory."""
 
+import io
 import json
 import subprocess
 import sys
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
+
+from synface.core.errors import InputError
+from synface.store import tables
 
 sys.path.append(str(Path(__file__).parent))
 import fuzzing
@@ -20,6 +26,21 @@ def test_damage_is_refused_or_harmless(reader):
     cases = 100 if reader in LESS else fuzzing.CASES
     seen = fuzzing.fuzz(reader, cases=cases)
     assert seen["refused"] + seen["read"] >= cases and seen["refused"] > cases // 10
+
+
+def test_a_name_or_a_string_that_is_not_utf8_is_refused_on_reading():
+    """Arrow itself notices only when somebody asks for the name, or the string: far from where the file was read."""
+    plain = pa.table({"attributes": [{"marked_name": "marked_word"}]})
+    data = tables.parquet_bytes(plain.replace_schema_metadata({}))
+    names = data.replace(b"marked_name", b"\x80arked_name")
+    assert names != data
+    with pytest.raises(InputError, match="not a readable Parquet file"):
+        tables.parse_parquet(names, "x")
+    sink = io.BytesIO()
+    pq.write_table(plain, sink, compression="none", use_dictionary=False)
+    words = sink.getvalue().replace(b"marked_word", b"\x80arked_word")
+    with pytest.raises(InputError, match="not a readable Parquet file"):
+        tables.parse_parquet(words, "x")
 
 
 def in_a_process(reader, rounds):

@@ -47,6 +47,29 @@ def test_the_mark_changes_no_pixel_and_is_small(image_format):
     assert len(marked) - len(sink.getvalue()) < 450
 
 
+@pytest.mark.parametrize("quality", [30, 95])
+@pytest.mark.parametrize(
+    "options", [{"subsampling": s} for s in range(3)] + [{"progressive": True}, {"optimize": True}]
+)
+@pytest.mark.parametrize("shape", [(112, 112), (33, 57), (1, 1)])
+def test_jpegs_decode_to_pillows_pixels(quality, options, shape):
+    """The short way gives what Pillow gives, also where the colours are coarser than the pixels."""
+    pixels = np.random.default_rng(1).integers(0, 256, (*shape, 3)).astype(np.uint8)
+    sink = io.BytesIO()
+    Image.fromarray(pixels).save(sink, "JPEG", quality=quality, **options)
+    assert images._decode_jpeg(sink.getvalue()) is not None
+    assert np.array_equal(images.decode(sink.getvalue()), np.asarray(Image.open(sink).convert("RGB")))
+
+
+@pytest.mark.parametrize("mode", ["L", "CMYK"])
+def test_other_jpegs_are_left_to_pillow(mode):
+    sink = io.BytesIO()
+    Image.fromarray(picture()).convert(mode).save(sink, "JPEG")
+    assert images._decode_jpeg(sink.getvalue()) is None
+    assert np.array_equal(images.decode(sink.getvalue()), np.asarray(Image.open(sink).convert("RGB")))
+    assert images._decode_jpeg(sink.getvalue()[:-40]) is None
+
+
 def test_an_image_without_a_mark_has_none():
     sink = io.BytesIO()
     Image.fromarray(picture()).save(sink, "JPEG")
