@@ -26,7 +26,7 @@ def random_case(n: int, d: int, passes: int, seed: int = 0) -> dict:
 def code_case(n: int, d: int, passes: int, seed: int = 0) -> dict:
     code = codes.best_code(n, d)
     assert code is not None
-    rows = codes.points(code, starts.code_start_index(code, n, seed), codes.rotation(d, seed))
+    rows = codes.points(code, codes.subset_index(code, n, seed), codes.rotation(d, seed))
     return measured(n, d, code.name, torch.from_numpy(rows), solver.default_schedule(d, passes, "packed"))
 
 

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from synface.core import rng
+from synface.pack.closest import ClosestPair
 from synface.pack.energy import TILE, max_cosine, starts
 from synface.pack.gallery import Gallery, add_gradient_, nearest
 
@@ -38,9 +39,52 @@ def algorithm1(
     gallery: Gallery | None = None,
     tile: int = TILE,
     on_step: Callable[[int, float], None] | None = None,
+    refresh: int = 1,
 ) -> Descent:
-    """HyperFace's Algorithm 1: L = -d(closest pair) + alpha * mean distance to the gallery."""
-    return _adam(x_nd, pair_gradient, steps, learning_rate, gallery, tile, on_step)
+    """HyperFace's Algorithm 1: L = -d(closest pair) + alpha * mean distance to the gallery.
+
+    Without a gallery most rows stand still; the same steps are then taken by looking only at those that move.
+    `refresh`: steps between look-ups of gallery neighbours (1 as published).
+    """
+    if gallery is None:
+        return _adam_of_pairs(x_nd, steps, learning_rate, tile, on_step)
+    return _adam(x_nd, pair_gradient, steps, learning_rate, gallery, tile, on_step, refresh=refresh)
+
+
+def _adam_of_pairs(
+    x_nd: Tensor, steps: int, learning_rate: float, tile: int, on_step: Callable[[int, float], None] | None
+) -> Descent:
+    """`_adam` of `pair_gradient`, over the rows in motion: those of the closest pair, now or not long ago.
+
+    A row comes to rest when its step falls below a hundredth of what its coordinates, of about 1/sqrt(d), can hold;
+    momentum decays by a tenth a step, so all later steps together are below a tenth of that. Its moments are kept,
+    with the step they are from, as a sum without gradients would have let them decay.
+    """
+    x_nd = x_nd.clone()
+    still = 0.01 * torch.finfo(x_nd.dtype).eps / x_nd.shape[1] ** 0.5
+    first_nd, second_nd = torch.zeros_like(x_nd), torch.zeros_like(x_nd)
+    last_n = torch.zeros(len(x_nd), dtype=torch.int64, device=x_nd.device)
+    rows_r = torch.arange(len(x_nd), device=x_nd.device)  # the first step renormalises every row
+    pairs = ClosestPair(x_nd, tile)
+    for step in range(1, steps + 1):
+        i, j, largest = pairs.find(x_nd)
+        rows_r = torch.cat([rows_r, rows_r.new_tensor([i, j])]).unique()
+        waited_r1 = (step - last_n[rows_r])[:, None].to(x_nd.dtype)
+        last_n[rows_r] = step
+        g_rd = torch.zeros_like(x_nd[rows_r])
+        g_rd[rows_r == i], g_rd[rows_r == j] = x_nd[j], x_nd[i]
+        first_rd = first_nd[rows_r] * BETA1**waited_r1 + (1 - BETA1) * g_rd
+        second_rd = second_nd[rows_r] * BETA2**waited_r1 + (1 - BETA2) * g_rd * g_rd
+        first_nd[rows_r], second_nd[rows_r] = first_rd, second_rd
+        scale_rd = (second_rd / (1 - BETA2**step)).sqrt_().add_(EPSILON)
+        move_rd = first_rd / scale_rd * (learning_rate / (1 - BETA1**step))
+        before_rd = x_nd[rows_r]
+        x_nd[rows_r] = torch.nn.functional.normalize(before_rd - move_rd, dim=1)
+        pairs.moved(rows_r, (x_nd[rows_r] - before_rd).norm(dim=1))
+        rows_r = rows_r[move_rd.abs().amax(1) > still]
+        if on_step is not None:
+            on_step(step, largest)
+    return Descent(x_nd, max_cosine(x_nd, tile))
 
 
 def algorithm2(
@@ -129,16 +173,19 @@ def _adam(
     tile: int,
     on_step: Callable[[int, float], None] | None,
     choose: Callable[[int], Tensor] | None = None,
+    refresh: int = 1,
 ) -> Descent:
     """Adam on all rows (a row without gradient still moves by its momentum), then every row renormalised."""
-    x_nd = x_nd.clone()
+    x_nd, near_n = x_nd.clone(), None
     first_nd, second_nd = torch.zeros_like(x_nd), torch.zeros_like(x_nd)
     for step in range(1, steps + 1):
         rows = None if choose is None else choose(step)
         part_nd = x_nd if rows is None else x_nd[rows]
         g_nd, largest = gradient(part_nd, tile)
         if gallery is not None:
-            add_gradient_(g_nd, gallery, nearest(gallery, part_nd, tile), len(part_nd), tile)
+            if near_n is None or rows is not None or (step - 1) % refresh == 0:
+                near_n = nearest(gallery, part_nd, tile)
+            add_gradient_(g_nd, gallery, near_n, len(part_nd), tile)
         if rows is not None:
             g_nd = torch.zeros_like(x_nd).index_copy_(0, rows, g_nd)
         first_nd.mul_(BETA1).add_(g_nd, alpha=1 - BETA1)

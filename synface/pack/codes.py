@@ -8,10 +8,16 @@
 | Goethals (r=2, ...)     |             |                                | is sqrt(2/d) for r=1   |
 | Kerdock                 | 4^k         | d^2 + 2 d                      | 1/sqrt(d)              |
 | orthogonal sum          | sum of d_i  | sum of the parts'              | largest, at least 0    |
+| shortened, k <= m + 1   | 2^m         | about points / 2^k             | (c d - k) / (d - k)    |
 
 The binary ones (MacWilliams & Sloane, ch. 15) are unions of cosets of the first-order Reed-Muller code: the rows
 (-1)^(Q(x) + <b, x> + c) / sqrt(d), x over F_2^m, for every b, c, and quadratic forms Q of one family; and the
 signed axes. Two rows of forms Q, Q' have |cosine| 2^(-rank(Q + Q')/2) or 0, so the family's least rank decides.
+
+Shortened (the term of coding theory; MacWilliams & Sloane, ch. 1, sec. 9): of a binary code with max cosine c only the
+rows that are positive at k places, x = 0 and the first k - 1 unit vectors. These places add k/d to every cosine;
+without them c d - k is left of c d, and d - k of the norm d. Every k halves the rows and lowers all cosines: this is
+where numbers of points between those of the codes gain most. The dropped places stay as zeros.
 """
 
 from collections.abc import Callable
@@ -30,13 +36,18 @@ CHUNK = 4096
 
 @dataclass(frozen=True)
 class Code:
-    """A packing given by its rows: `rows(index)` is float32 [len(index), dim] for any index in [0, size)."""
+    """A packing given by its rows: `rows(index)` is float32 [len(index), dim] for any index in [0, size).
+
+    `shortened(k)` are the codes that its rows hold, for k in 1..`shortenings`.
+    """
 
     name: str
     dim: int
     size: int
     max_cosine: float
     rows: Callable[[np.ndarray], np.ndarray]
+    shortenings: int = 0
+    shortened: Callable[[int], "Code"] | None = None
 
 
 def simplex(n: int, d: int) -> Code:
@@ -131,16 +142,22 @@ def blocks_within(d: int) -> list[Code]:
 
 
 def known_codes(d: int) -> list[Code]:
-    """For every max cosine that a block attains the largest code of R^d here: blocks side by side in orthogonal
-    subspaces, those with the most points first, and a cross-polytope in what dimensions are left.
+    """For every max cosine that a block attains the largest code of R^d here: blocks, whole or shortened, side by side
+    in orthogonal subspaces, those with the most points, and a cross-polytope in what dimensions are left.
     """
     blocks, found = blocks_within(d), [cross_polytope(d)]
+    blocks += [c.shortened(k) for c in blocks if c.shortened is not None for k in range(1, c.shortenings + 1)]
     for level in sorted({c.max_cosine for c in blocks}):
+        fullest: dict[int, list[Code]] = {}  # dimension, a power of two -> the blocks that fill it with most points
         parts, rest = [], d
-        for block in blocks:
-            if block.max_cosine <= level:
-                parts += [block] * (rest // block.dim)
-                rest %= block.dim
+        for dim in [1 << i for i in range(1, d.bit_length())]:
+            choices = [[c] for c in blocks if c.dim == dim and c.max_cosine <= level]
+            choices += [fullest[dim // 2] * 2] if dim // 2 in fullest else []
+            if choices:
+                fullest[dim] = max(choices, key=lambda parts: sum(c.size for c in parts))
+        for dim in sorted(fullest, reverse=True):
+            parts += fullest[dim] * (rest // dim)
+            rest %= dim
         parts += [cross_polytope(rest)] if rest else []
         found.append(parts[0] if len(parts) == 1 else orthogonal_sum(parts, d))
     return found
@@ -180,25 +197,41 @@ def points(code: Code, index: np.ndarray, rotation_dd: np.ndarray | None = None)
 
 
 def _reed_muller_cosets(
-    name: str, m: int, cosets: int, largest: float, form_bits: Callable[[np.ndarray], np.ndarray]
+    name: str, m: int, cosets: int, largest: float, form_bits: Callable[[np.ndarray], np.ndarray], k: int = 0
 ) -> Code:
-    """The signed axes, then for every form the rows (-1)^(Q(x) + <b, x> + c) / sqrt(d), d = 2^m.
+    """The signed axes, then for every form the rows (-1)^(Q(x) + <b, x> + c) / sqrt(d), d = 2^m; shortened k times.
 
-    Index past the axes: c is bit 0, b the next m bits, the form the rest.
+    Index past the axes: c is bit 0, b the next m bits, the form the rest. Where k > 0, c is 0, Q being 0 there; the
+    first k - 1 bits of b are those of Q(e_1), Q(e_2), ..., and the index leaves all these out.
     """
     d = 1 << m
+    dropped = np.array([0, *(1 << np.arange(k - 1))][: max(k, 0)], np.int64)
+    kept = np.setdiff1d(np.arange(d), dropped)
+    cosine = (largest * d - k) / (d - k)
+    # an axis has cosine 1/sqrt(d - k) with the rows; it stays where that is not above theirs
+    axes, bits_of_row = 2 * len(kept) if (d - k) ** -0.5 <= cosine else 0, m + 1 - k
 
     def rows(index: np.ndarray) -> np.ndarray:
-        out = np.empty((len(index), d), np.float32)
-        axis, word = np.flatnonzero(index < 2 * d), np.flatnonzero(index >= 2 * d)
-        out[axis] = _axes(index[axis], d)
-        code_n = index[word] - 2 * d
-        linear = np.bitwise_count(((code_n >> 1) & (d - 1))[:, None] & np.arange(d)[None, :]) & 1
-        bits = form_bits(code_n >> (m + 1)) ^ linear.astype(np.uint8) ^ (code_n & 1).astype(np.uint8)[:, None]
-        out[word] = (1.0 - 2.0 * bits) / np.sqrt(d)
+        out = np.zeros((len(index), d), np.float32)
+        axis, word = np.flatnonzero(index < axes), np.flatnonzero(index >= axes)
+        out[axis, kept[index[axis] >> 1]] = 1.0 - 2.0 * (index[axis] & 1)
+        row_n, form_n = (index[word] - axes) & ((1 << bits_of_row) - 1), (index[word] - axes) >> bits_of_row
+        bits = form_bits(form_n)
+        if k == 0:
+            row_n, bits = row_n >> 1, bits ^ (row_n & 1).astype(np.uint8)[:, None]
+        else:
+            row_n = row_n << (k - 1) | (bits[:, dropped[1:]] << np.arange(k - 1)).sum(1)
+        bits = bits ^ (np.bitwise_count(row_n[:, None] & np.arange(d)[None, :]) & 1).astype(np.uint8)
+        out[np.ix_(word, kept)] = (1.0 - 2.0 * bits[:, kept]) / np.sqrt(len(kept))
         return out
 
-    return Code(name, d, 2 * d * cosets + 2 * d, largest, rows)
+    def shortened(more: int) -> Code:
+        return _reed_muller_cosets(name, m, cosets, largest, form_bits, more)
+
+    size = axes + cosets * (1 << bits_of_row)
+    if k:
+        return Code(f"{name}-shortened-{k}", d, size, cosine, rows)
+    return Code(name, d, size, cosine, rows, min(m + 1, round(largest * d) - 1), shortened)
 
 
 def _axes(index: np.ndarray, d: int) -> np.ndarray:

@@ -81,7 +81,7 @@ def start_points(config: PackConfig, given: Problem, space: Space, faces_me: Ten
     plain = given.gallery is None and given.keep is None
     if code and (config.initial == "code" or (config.initial == "auto" and plain and starts.code_pays(code, n))):
         turn = codes.rotation(space.dim, config.seed)
-        rows = codes.points(code, starts.code_start_index(code, n, config.seed), turn)
+        rows = codes.points(code, codes.subset_index(code, n, config.seed), turn)
         return Start(tensor(config, rows), "packed", code.name)
     random = starts.random_start(n, space.dim, config.seed)
     return Start(tensor(config, random), "isotropic", "random")

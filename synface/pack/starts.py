@@ -3,7 +3,6 @@
 import numpy as np
 
 from synface.core import rng, sphere
-from synface.pack import codes
 from synface.pack.codes import Code
 
 JITTER = 1e-3
@@ -31,26 +30,15 @@ def jittered(x_nd: np.ndarray, seed: int) -> np.ndarray:
     return sphere.normalize(x_nd + noise_nd * (JITTER / np.sqrt(x_nd.shape[1]))).astype(np.float32)
 
 
-def code_start_index(code: Code, n: int, seed: int) -> np.ndarray:
-    """Which rows of a code a solve starts from, sorted int64 [n]: one of each pair of opposite ones, where n allows.
-
-    The binary codes hold row 2 i + 1 = -(row 2 i). With opposite rows a solve does not get below the code, without
-    them it does; and whole bases, in the code's order, are better than scattered rows (4,000 rows of the Gold code in
-    R^128, whose max cosine is 0.125, after 40 passes: 0.1252, 0.1184, scattered 0.1192).
-    """
-    if 2 * n > code.size:
-        return codes.subset_index(code, n, seed)
-    return 2 * np.arange(n)
-
-
 def code_pays(code: Code, n: int) -> bool:
     """Whether a solve from n rows of a code ends lower than one from random points.
 
-    A solve from random points ends at about f(n/d) / sqrt(d) (measured, `SOLVED`); one from a code at up to 5 %
-    below the code itself. A code that attains a bound of few points (simplex, cross-polytope) always pays.
+    A solve from random points ends at about f(n/d) / sqrt(d) (measured, `SOLVED`); one from a code at the code
+    itself: of shortened codes no better neighbour was found. A code that attains a bound of few points (simplex,
+    cross-polytope) always pays.
     """
     if n <= 2 * code.dim:
         return True
     ratios, quality = zip(*SOLVED, strict=True)
     solved = float(np.interp(np.log(n / code.dim), np.log(ratios), quality)) / np.sqrt(code.dim)
-    return code.max_cosine <= 1.05 * solved
+    return code.max_cosine <= solved

@@ -28,8 +28,8 @@ def parquet_bytes(table: pa.Table) -> bytes:
 def parse_parquet(data: bytes, where: str) -> pa.Table:
     """A Parquet file's table. InputError where the bytes are not one."""
     try:
-        # no threads: what `pq.read_table` has begun elsewhere may outlive its error, and one that lets go of these bytes
-        # while the interpreter ends aborts the process
+        # no threads: what `pq.read_table` has begun elsewhere may outlive its error, and a thread that lets go of
+        # these bytes while the interpreter ends aborts the process
         table = pq.ParquetFile(pa.BufferReader(data)).read(use_threads=False)
         # damage that Arrow only meets when somebody looks: names and strings that are not UTF-8, offsets out of range
         _read_names(table.schema)

@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch.nn.functional import normalize
 
-from synface.pack import baselines, energy, starts
+from synface.pack import baselines, closest, energy, starts
 from synface.pack.gallery import Gallery, distance
 
 
@@ -71,6 +71,32 @@ def test_closest_pair(tile):
     i, j, cosine = baselines.closest_pair(x_nd, tile)
     assert i < j and cosine == pytest.approx(float(x_nd[i] @ x_nd[j]), abs=1e-12)
     assert cosine == pytest.approx(energy.max_cosine(x_nd), abs=1e-12)
+
+
+def test_algorithm1_with_rows_at_rest_takes_the_steps_of_the_dense_one():
+    """1,200 steps of 60 rows: most come to rest and are woken again."""
+    x_nd = start(60, 12)
+    at_rest = []
+    found = baselines.algorithm1(x_nd, 1200, 1e-3, tile=16, on_step=lambda step, largest: at_rest.append(largest))
+    largest_t = []
+    dense = baselines._adam(x_nd, baselines.pair_gradient, 1200, 1e-3, None, 16, lambda _, c: largest_t.append(c))
+    torch.testing.assert_close(found.x_nd, dense.x_nd, atol=1e-9, rtol=0)
+    assert at_rest == pytest.approx(largest_t, abs=1e-9)
+
+
+@pytest.mark.parametrize("step", [0.5, 0.05, 0.005])
+def test_the_closest_pair_is_found_while_rows_move(step):
+    x_nd, pick = start(200, 4), torch.Generator().manual_seed(0)
+    found = closest.ClosestPair(x_nd, tile=64)
+    looked = []
+    look_up, found._look_up = found._look_up, lambda x, rows: (looked.append(len(rows)), look_up(x, rows))
+    for _ in range(100):
+        rows_r = torch.randperm(200, generator=pick)[: int(torch.randint(1, 8, (), generator=pick))]
+        before_rd = x_nd[rows_r]
+        x_nd[rows_r] = normalize(before_rd + step * torch.randn(len(rows_r), 4, generator=pick).double(), dim=1)
+        found.moved(rows_r, (x_nd[rows_r] - before_rd).norm(dim=1))
+        assert found.find(x_nd)[:2] == baselines.closest_pair(x_nd)[:2]
+    assert sum(looked) < 100 * 200 / 3  # and little was compared again
 
 
 def test_gallery_term_pulls():
