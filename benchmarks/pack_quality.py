@@ -68,9 +68,8 @@ def gallery_case(
     n, d = 2000, 512
     near = Gallery(face_like(8000, d, 64, 2 * seed + 2), alpha, band=band)
     x_nd = face_like(n, d, 64, 2 * seed + 1)
-    if (
-        band is not None
-    ):  # as `synface pack` does: each point near a row of its own, or those that share one stay close
+    if band is not None:
+        # as `synface pack` does: each point near a row of its own, or those that share one stay close
         x_nd = torch.from_numpy(starts.gallery_start(near.rows_md.numpy(), n, seed))
     began = time.process_time()
     first = (energy.max_cosine(x_nd), gallery.distance(near, x_nd))
