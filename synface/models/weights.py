@@ -91,6 +91,11 @@ def locate(name_or_uri: str) -> str:
     return name_or_uri
 
 
+def stand_at(name_or_uri: str) -> bool:
+    """Whether `locate` would find weights."""
+    return name_or_uri in PRETRAINED or uris.exists(uris.join(name_or_uri, CONFIG_FILE))
+
+
 def read_stated(name_or_uri: str) -> WeightsConfig:
     """What ``config.json`` states, of whatever kind and unchecked.
 

@@ -13,7 +13,6 @@ from synface.models.denoisers.unet import Denoiser
 from synface.ops.cluster import versions
 from synface.ops.runs import say
 from synface.store import artifact
-from synface.store import uri as uris
 from synface.train import average_loop, data, distributed, generator_setup, generator_worker, poses, steps_run
 from synface.train.average_loop import Place, State
 from synface.train.generator_config import TrainGeneratorConfig
@@ -68,7 +67,7 @@ def run(config: TrainGeneratorConfig) -> dict[str, Any]:
     if config.autoencoder is not None:
         known["autoencoder"] = weights.read_config(config.autoencoder, generators.AUTOENCODER_KIND).sha256
     if config.start is not None:
-        known["start"] = artifact.sha256_hex(uris.read_bytes(config.start))
+        known["start"] = generator_setup.start_sha256(config.start)
     opened = artifact.open_output(config, steps_run.input_digests(config, **known))
     if opened.finished is not None:
         return steps_run.result(config, opened.finished.numbers, started, cached=True)

@@ -17,6 +17,7 @@ from synface.models.denoisers import generator as generators
 from synface.models.denoisers.config import DENOISERS, DenoiserConfig, from_dict
 from synface.models.denoisers.unet import Denoiser, build_backbone
 from synface.models.embedding import Embedder
+from synface.store import artifact
 from synface.store import uri as uris
 from synface.train import diffusion
 from synface.train.average_loop import Trainee
@@ -108,6 +109,7 @@ class Networks:
     embedder: Embedder
     recognizer: nn.Module
     autoencoder: Autoencoder | None
+    begun: Denoiser | None = None
 
     def features(self, x0_nchw: torch.Tensor) -> torch.Tensor:
         """E_id's raw features float32 [n, d] of estimated clean samples, differentiable: decode, clip, embed."""
@@ -119,24 +121,72 @@ def load_networks(config: TrainGeneratorConfig, device: str) -> Networks:
     """Load E_id and the autoencoder, frozen, and fit the denoiser's description to them.
 
     Raises:
-        InputError: as `describe`, `check_embedder` and the loading of weights.
+        InputError: as `describe`, `check_embedder`, `load_begun` and the loading of weights.
     """
     recognizer, stated = weights.from_pretrained(config.embedder)
     check_embedder(config, stated)
     recognizer = recognizer.requires_grad_(False)
-    autoencoder = None
+    begun = load_begun(config, stated)
+    autoencoder = None if begun is None else begun.autoencoder
     if config.autoencoder is not None:
-        autoencoder = generators.autoencoder_from_pretrained(config.autoencoder)[0].requires_grad_(False)
-        autoencoder = autoencoder.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        autoencoder = generators.autoencoder_from_pretrained(config.autoencoder)[0]
+    if autoencoder is not None:
+        autoencoder = autoencoder.requires_grad_(False).to(device)
+        autoencoder = autoencoder.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     description = describe(config, stated.embedding_dim, autoencoder)
+    if begun is not None:
+        check_same_network(config, description, begun.denoiser.config)
     embedder = Embedder(recognizer, stated, config.embedder, device)
-    return Networks(description, embedder, recognizer, autoencoder)
+    return Networks(description, embedder, recognizer, autoencoder, None if begun is None else begun.denoiser)
+
+
+def goes_on(config: TrainGeneratorConfig) -> bool:
+    """Whether ``config.start`` is a generator of ours, and not a released file or nothing."""
+    return config.start is not None and weights.stand_at(config.start)
+
+
+def load_begun(config: TrainGeneratorConfig, embedder: weights.WeightsConfig) -> generators.Generator | None:
+    """The generator that training goes on from, where there is one.
+
+    Raises:
+        InputError: nothing stands there, it was trained with another recognizer, or an autoencoder is given besides.
+    """
+    if config.start is None:
+        return None
+    if not goes_on(config):
+        if not uris.exists(config.start):
+            raise InputError(
+                f"start {config.start}: nothing stands there; a built-in generator, a weights folder or a released file"
+            )
+        return None
+    found, stated = generators.from_pretrained(config.start)
+    if stated.details.get("embedder_sha256") != embedder.sha256:
+        raise InputError(
+            f"start {config.start}: was trained for embeddings of {stated.details.get('embedder')}, embedder "
+            f"{config.embedder!r} has other weights: give the one that it was trained with"
+        )
+    if config.autoencoder is not None and found.autoencoder is not None:
+        raise InputError(f"autoencoder: start {config.start} brings its own; leave one of them out")
+    return found
+
+
+def check_same_network(config: TrainGeneratorConfig, asked: DenoiserConfig, found: DenoiserConfig) -> None:
+    """InputError where the two differ in more than what m means in training."""
+    ours, theirs = asked.as_dict(), found.as_dict()
+    other = [f"{k} = {theirs[k]!r}, asked {ours[k]!r}" for k in ours if k != "mode" and ours[k] != theirs[k]]
+    if other:
+        raise InputError(
+            f"start {config.start}: is another network than denoiser {config.denoiser!r} with its architecture.*: "
+            f"{'; '.join(other)}"
+        )
 
 
 def make_trainee(config: TrainGeneratorConfig, networks: Networks) -> GeneratorTrainee:
-    """A fresh denoiser (from torch's global generator), or one that starts from a released network, with its loss."""
+    """A fresh denoiser (from torch's global generator), or one that starts from other weights, with its loss."""
     denoiser = denoisers.build(networks.description)
-    if config.start is not None:
+    if networks.begun is not None:
+        denoiser.load_state_dict(networks.begun.state_dict())
+    elif config.start is not None:
         adm.start(denoiser.unet, read_start(config.start), networks.description, f"start {config.start}")
     return GeneratorTrainee(denoiser, networks.features, config.weight, config.measure)
 
@@ -146,9 +196,16 @@ def read_start(uri: str) -> Any:
     return checkpoints.read_tensors(uris.read_bytes(uri), uri)
 
 
+def start_sha256(start: str) -> str:
+    """Of the weights, or of the file."""
+    if weights.stand_at(start):
+        return weights.read_config(start, generators.GENERATOR_KIND).sha256
+    return artifact.sha256_hex(uris.read_bytes(start))
+
+
 def check_start(config: TrainGeneratorConfig, description: DenoiserConfig) -> None:
-    """InputError where ``config.start`` is given and does not fit the denoiser."""
-    if config.start is not None:
+    """InputError where ``config.start`` is a released file that does not fit the denoiser."""
+    if config.start is not None and not goes_on(config):
         with torch.device("meta"):
             own = build_backbone(description).state_dict()
         adm.fitted(own, read_start(config.start), description, f"start {config.start}")

@@ -1,0 +1,72 @@
+"""Training that goes on from a generator."""
+
+import pytest
+import torch
+
+from synface.core.errors import InputError
+from synface.models import weights
+from synface.models.denoisers import generator as generators
+from synface.train import average_loop, generator_run, generator_setup
+from synface.train.average_loop import Place
+from tests.train.generator_helpers import config_of, train
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+
+@pytest.fixture(scope="module")
+def trained(toy_images, networks, tmp_path_factory):
+    """A weights folder after two steps, and the denoiser in it."""
+    torch.set_num_threads(1)
+    folder = tmp_path_factory.mktemp("start")
+    config = config_of(toy_images, networks, steps=2)
+    average = train(config, folder / "training").average
+    found = generator_setup.load_networks(config, "cpu")
+    save(folder / "weights", average, found, found.embedder.sha256)
+    save(folder / "other", average, found, "0" * 64)
+    return folder, average
+
+
+def save(place, denoiser, found, embedder_sha256):
+    module = generators.Generator(denoiser, found.autoencoder)
+    provenance = generators.Provenance("fr", embedder_sha256, "Apache-2.0", "toys")
+    stated = generators.weights_config(module, "cemiface-tiny", provenance, "float32")
+    weights.save_pretrained(str(place), module, stated)
+
+
+def begun(toy_images, networks, folder, **changes):
+    return config_of(toy_images, {**networks, "autoencoder": None}, start=str(folder), **changes)
+
+
+def test_it_goes_on_from_the_averaged_weights(toy_images, networks, trained, tmp_path):
+    folder, average = trained
+    config = begun(toy_images, networks, folder / "weights", output=str(tmp_path / "out"))
+    generator_run.plan(config)
+    found = generator_setup.load_networks(config, "cpu")
+    state = average_loop.build_state(config, lambda: generator_setup.make_trainee(config, found), Place())
+    for own in (state.model.network, state.average):
+        assert all(torch.equal(a, b) for a, b in zip(own.parameters(), average.parameters(), strict=True))
+    own = generator_setup.load_networks(config_of(toy_images, networks), "cpu").autoencoder
+    assert all(torch.equal(a, b) for a, b in zip(found.autoencoder.parameters(), own.parameters(), strict=True))
+    result = generator_run.run(config)
+    assert (result["steps"], result["cached"]) == (4, False)
+    assert generators.from_pretrained(config.output)[0].autoencoder is not None
+    assert generator_run.run(config)["cached"]
+    stated = weights.read_config(str(folder / "weights"), generators.GENERATOR_KIND)
+    assert generator_setup.start_sha256(str(folder / "weights")) == stated.sha256
+
+
+@pytest.mark.parametrize(
+    ("place", "change", "message"),
+    [
+        ("other", {}, "start .*other: was trained for embeddings of fr"),
+        ("weights", {"denoiser": "idiffface-tiny"}, "is another network than denoiser 'idiffface-tiny'"),
+        ("weights", {"architecture": {}}, r"is another network .*: .*widths = \(16, 32\), asked \(64, 128, 192\)"),
+        ("weights", {"autoencoder": "own"}, "brings its own; leave one of them out"),
+        ("nowhere", {}, "nothing stands there|no such file|not found"),
+    ],
+)
+def test_what_does_not_fit_is_refused_before_any_work(toy_images, networks, trained, place, change, message):
+    change = {k: networks["autoencoder"] if v == "own" else v for k, v in change.items()}
+    config = begun(toy_images, networks, trained[0] / place, **change)
+    with pytest.raises(InputError, match=message):
+        generator_run.plan(config)
