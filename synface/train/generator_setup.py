@@ -156,7 +156,8 @@ def load_begun(config: TrainGeneratorConfig, embedder: weights.WeightsConfig) ->
     if not goes_on(config):
         if not uris.exists(config.start):
             raise InputError(
-                f"start {config.start}: nothing stands there; a built-in generator, a weights folder or a released file"
+                f"start {config.start}: nothing stands there; give a built-in generator, a weights folder or a "
+                "released file"
             )
         return None
     found, stated = generators.from_pretrained(config.start)
