@@ -64,7 +64,8 @@ def gallery_case(
     """2,000 points from a manifold of 64 dimensions in R^512, kept near 8,000 gallery points of the same manifold.
 
     They start as points of the manifold, as they are or `whitened`, or, as `synface pack` does, each from a gallery
-    row of its own (`rows`; those that share a row stay close under a band). The loss that is stated has the published alpha = 0.5, whatever the solve's own.
+    row of its own (`rows`; those that share a row stay close under a band). The loss that is stated has the published
+    alpha = 0.5, whatever the solve's own.
     """
     n, d = 2000, 512
     near = Gallery(face_like(8000, d, 64, 2 * seed + 2), alpha, band=band)
