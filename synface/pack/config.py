@@ -34,6 +34,16 @@ class PackNumerics(Numerics):
     threads: int = Field(default=2, ge=1, le=256, description="threads of the matrix products")
     tile: int = Field(default=512, ge=16, le=16384, description="edge of a Gram tile")
     device: Literal["cpu", "cuda"] = Field(default="cpu", description="where lse computes; cuda: one GPU a worker")
+    early_precision: Literal["highest", "high", "medium"] | None = Field(
+        default=None,
+        description="lse: of float32 products in the first four fifths of the passes, in PyTorch's words (high: TF32 "
+        "on a GPU); default: high on cuda, highest on cpu; the rest is always in full precision",
+    )
+
+    @property
+    def early(self) -> Literal["highest", "high", "medium"]:
+        """The early precision that holds on this device."""
+        return self.early_precision or ("high" if self.device == "cuda" else "highest")
 
 
 class PackHow(PlacedHow):

@@ -46,6 +46,7 @@ def pack_points(config: PackConfig, given: Problem, place: Place) -> Outcome:
         config.target_cosine,
         config.max_seconds,
         config.numerics.tile,
+        config.numerics.early,
     )
     curve = [_trade_off(config, given, space, task, begin, place, a) for a in config.trade_off]
     with open_crew(config, task, len(begin.x_nd)) as crew:

@@ -16,7 +16,8 @@ on one device is the case of no others. `begin`, `advance` and `finish` are the 
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -30,6 +31,10 @@ from synface.pack.gallery import Gallery, add_gradient_, nearest, project_band_,
 
 Start = Literal["isotropic", "manifold", "packed"]
 Reason = Literal["target", "passes", "time"]
+Precision = Literal["highest", "high", "medium"]  # torch.set_float32_matmul_precision's words
+
+#: from this share of the passes on all products are in full precision, whatever the task's early precision
+FULL_FROM = 0.8
 
 
 @dataclass(frozen=True)
@@ -49,7 +54,11 @@ class Schedule:
 
 @dataclass(frozen=True)
 class Task:
-    """What is asked of a solve, the same for every shard; fields as in `solve`."""
+    """What is asked of a solve, the same for every shard; fields as in `solve`.
+
+    `early_precision` is that of float32 products in the passes before `FULL_FROM`: while the weights are spread over
+    many pairs and steps are long, rounded cosines (TF32: 11 bits) change nothing that the last passes do not mend.
+    """
 
     schedule: Schedule
     gallery: Gallery | None = None
@@ -57,6 +66,7 @@ class Task:
     target_cosine: float | None = None
     max_seconds: float | None = None
     tile: int = TILE
+    early_precision: Precision = "highest"
 
 
 @dataclass
@@ -191,7 +201,8 @@ def advance(
                 if progress > 1.0:
                     return "time"
             sharpness, step = schedule.at(progress)
-            found = repulsion(state, task, shards, sharpness)
+            with products_in("highest" if progress >= FULL_FROM else task.early_precision):
+                found = repulsion(state, task, shards, sharpness)
             state.largest = float(found.max_cosine)
             if task.target_cosine is not None and state.largest <= task.target_cosine:
                 return "target"
@@ -207,6 +218,17 @@ def advance(
                 on_pass(PassReport(state, state.largest, sharpness, step))
         state.seconds = time.monotonic() - began
     return "passes" if state.passes >= schedule.passes else None
+
+
+@contextmanager
+def products_in(precision: Precision) -> Iterator[None]:
+    """Float32 matrix products of this precision within the block; the former one comes back afterwards."""
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision(precision)
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision(before)
 
 
 def finish(state: State, task: Task, shards: Exchange, reason: Reason) -> Solution:

@@ -169,3 +169,44 @@ def test_gallery_start_takes_every_row_before_any_twice():
     assert sorted(index_n[:10]) == list(range(10))
     assert sphere.nearest_cosine(x_nd)[0].max() < 1 - 1e-8 and (starts.gallery_start(g_md, 25, 3) == x_nd).all()
     assert len(np.unique(x_nd.round(6), axis=0)) == 25
+
+
+def rounded(x: torch.Tensor) -> torch.Tensor:
+    """To TF32: float32 with 10 bits of mantissa stored, to nearest."""
+    bits = x.contiguous().view(torch.int32)
+    return ((bits + 0x1000) & ~0x1FFF).view(torch.float32)
+
+
+def solved(x_nd: torch.Tensor, precision: solver.Precision, passes: int = 60) -> float:
+    task = solver.Task(solver.default_schedule(x_nd.shape[1], passes), early_precision=precision)
+    state = solver.begin(x_nd, task, LocalExchange())
+    reason = solver.advance(state, task, LocalExchange(), passes)
+    assert reason is not None
+    return solver.finish(state, task, LocalExchange(), reason).max_cosine
+
+
+def test_products_of_the_first_passes_may_be_rounded(monkeypatch):
+    """Here TF32 is played by rounding what goes in; a CPU has none."""
+    x_nd, seen, plain = start(400, 64), [], energy.block_energy
+
+    def played(rows_nd, others_md=None, **options):
+        seen.append(torch.get_float32_matmul_precision())
+        return plain(rounded(rows_nd) if seen[-1] == "high" else rows_nd, others_md, **options)
+
+    full = solved(x_nd, "highest")
+    assert energy.max_cosine(rounded(x_nd)) != energy.max_cosine(x_nd)
+    monkeypatch.setattr(solver, "block_energy", played)
+    assert solved(x_nd, "high") == pytest.approx(full, abs=5e-4)
+    assert seen == ["high"] * 48 + ["highest"] * 12
+    assert torch.get_float32_matmul_precision() == "highest"
+
+
+def test_the_former_precision_comes_back_from_an_error():
+    def broken():
+        with solver.products_in("medium"):
+            assert torch.get_float32_matmul_precision() == "medium"
+            raise ValueError("broken")
+
+    with pytest.raises(ValueError, match="broken"):
+        broken()
+    assert torch.get_float32_matmul_precision() == "highest"
