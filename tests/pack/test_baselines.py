@@ -73,13 +73,14 @@ def test_closest_pair(tile):
     assert cosine == pytest.approx(energy.max_cosine(x_nd), abs=1e-12)
 
 
-def test_algorithm1_with_rows_at_rest_takes_the_steps_of_the_dense_one():
-    """1,200 steps of 60 rows: most come to rest and are woken again."""
-    x_nd = start(60, 12)
-    at_rest = []
-    found = baselines.algorithm1(x_nd, 1200, 1e-3, tile=16, on_step=lambda step, largest: at_rest.append(largest))
-    largest_t = []
-    dense = baselines._adam(x_nd, baselines.pair_gradient, 1200, 1e-3, None, 16, lambda _, c: largest_t.append(c))
+@pytest.mark.parametrize("with_gallery", [False, True])
+def test_algorithm1_takes_the_steps_of_the_dense_one(with_gallery):
+    """1,200 steps of 60 rows: most come to rest and are woken again; near a gallery all move all the time."""
+    x_nd, near = start(60, 12), Gallery(start(90, 12, 1), 0.5) if with_gallery else None
+    at_rest, largest_t = [], []
+    found = baselines.algorithm1(x_nd, 1200, 1e-3, near, 16, lambda _, c: at_rest.append(c), refresh=7)
+    record = lambda _, c: largest_t.append(c)  # noqa: E731
+    dense = baselines._adam(x_nd, baselines.pair_gradient, 1200, 1e-3, near, 16, record, refresh=7)
     torch.testing.assert_close(found.x_nd, dense.x_nd, atol=1e-9, rtol=0)
     assert at_rest == pytest.approx(largest_t, abs=1e-9)
 
