@@ -2,18 +2,21 @@
 
     python benchmarks/pack_speed.py --rate 4096x512
     python benchmarks/pack_speed.py --memory 10000x512
-    python benchmarks/pack_speed.py --work 2000x512 [--gallery] [--until 100000]
-    python benchmarks/pack_speed.py --work 10000x512 --tuning 100 --until 30000
+    python benchmarks/pack_speed.py --work 2000x512 [--gallery]
+    python benchmarks/pack_speed.py --work 10000x512 --tuning 100
+    python benchmarks/pack_speed.py --long 10000x512 --steps 30000 [--gallery]    # Algorithm 1 to the quality of --work
 
 Ratios are of times measured in turns in one process. Results: benchmarks/results/pack_*.json.
 """
 
 import argparse
+import json
 import os
 import statistics
 import threading
 import time
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import psutil
@@ -26,6 +29,7 @@ from synface.pack.gallery import Gallery
 
 PASS_UNITS = 3
 RATES = (1e-2, 1e-3, 1e-4)
+RESULTS = Path(__file__).parent / "results"
 
 
 def pass_rate(n: int, d: int, tile: int = energy.TILE, rounds: int = 12) -> dict:
@@ -120,13 +124,12 @@ def loss_of(x_nd: torch.Tensor, near: Gallery | None) -> tuple[float, ...]:
 
 @dataclass(frozen=True)
 class Work:
-    """What is compared: the start, the gallery, steps of the baselines, of their tuning, and of the longest."""
+    """What is compared: the start, the gallery, steps of the baselines, and of their tuning."""
 
     x_nd: torch.Tensor
     near: Gallery | None
     steps: int
     tuning: int
-    until: int
 
     def descend(self, name: str, steps: int, rate: float, **more: Any) -> torch.Tensor:
         """The rows after so many steps of a baseline."""
@@ -151,44 +154,61 @@ def work_ratio(n: int, d: int, work: Work, names: list[str]) -> dict:
     Q, on every term; and the work of each baseline to Q, or so much without reaching it.
 
     Work counts n^2 d operations: a step of Algorithm 1 and of the per-row maximum 1, of Algorithm 2 its batch's share,
-    a pass of ours 3; gallery look-ups, in every tenth step or pass of all but Algorithm 2, are not counted. Algorithm
-    1, where it is not the best, goes on `until` so many steps.
+    a pass of ours 3; gallery look-ups, in every tenth step or pass of all but Algorithm 2, are not counted.
     """
     found = {}
     for name in names:
         began = time.process_time()
-        tried = {r: work.objective(loss_of(work.descend(name, work.tuning, r), work.near)) for r in RATES}
-        rate = min(tried, key=lambda r: tried[r])
-        reached = loss_of(work.descend(name, work.steps, rate), work.near)
+        tried = {r: loss_of(work.descend(name, work.tuning, r), work.near) for r in RATES}
+        rate = min(tried, key=lambda r: work.objective(tried[r]))
+        reached = tried[rate]
+        if work.tuning < work.steps:
+            reached = loss_of(work.descend(name, work.steps, rate), work.near)
         found[name] = {"learning_rate": rate, "tried": tried, "steps": work.steps, "reached": reached}
         found[name]["cpu_seconds"] = time.process_time() - began
         print(name, found[name], flush=True)
     best = min(found, key=lambda name: work.objective(found[name]["reached"]))
     quality = found[best]["reached"]
     ours = to_the_same(work, quality)
-    if best != "algorithm1" and "algorithm1" in found and work.until > work.steps:
-        found["algorithm1"] |= going_on(work, found["algorithm1"]["learning_rate"], quality)
     for name, one in found.items():
         one["work"] = one["steps"] * work.units(name)
         one["at_quality"] = all(a <= b for a, b in zip(one["reached"], quality, strict=True))
         if ours["passes"]:
             one["ratio_or_more"] = one["work"] / (PASS_UNITS * ours["passes"])
-    return {"case": f"work-{n}x{d}{'-gallery' if work.near else ''}", "best": best, "ours": ours, "baselines": found}
+    return {"case": work_name(n, d, work.near), "best": best, "ours": ours, "baselines": found}
 
 
-def going_on(work: Work, rate: float, quality: tuple[float, ...]) -> dict:
-    """Algorithm 1 for longer: the step at which its max cosine reaches the quality's, else all its steps."""
-    first, began = [], time.process_time()
+def long_descent(n: int, d: int, work: Work, rate: float) -> dict:
+    """Algorithm 1 for longer: the step at which it reaches the quality that `work_ratio` has written, else all steps."""
+    case = work_name(n, d, work.near)
+    written = json.loads((RESULTS / f"pack_{case}.json").read_text())
+    quality = tuple(written["baselines"][written["best"]]["reached"])
+    first, began, curve = [], time.process_time(), {}
 
     def look(step: int, largest: float) -> None:
         if largest <= quality[0] and not first:
             first.append(step)
-        if step % (work.until // 20 or 1) == 0:
+        if step % (work.steps // 20 or 1) == 0:
+            curve[step] = round(largest, 5)
             print(f"algorithm1 {step} {largest:.4f} {time.process_time() - began:.0f} CPU s", flush=True)
 
-    x_nd = work.descend("algorithm1", work.until, rate, on_step=look)
-    steps = first[0] if first else work.until
-    return {"steps": steps, "reached": loss_of(x_nd, work.near), "cpu_seconds_long": time.process_time() - began}
+    reached = loss_of(work.descend("algorithm1", work.steps, rate, on_step=look), work.near)
+    steps = first[0] if first else work.steps
+    return {
+        "case": f"{case}-long",
+        "learning_rate": rate,
+        "steps": steps,
+        "quality": quality,
+        "reached": reached,
+        "at_quality": bool(first),
+        "max_cosine_at_step": curve,
+        "ratio_or_more": steps / (PASS_UNITS * written["ours"]["passes"]),
+        "cpu_seconds": time.process_time() - began,
+    }
+
+
+def work_name(n: int, d: int, near: Gallery | None) -> str:
+    return f"work-{n}x{d}{'-gallery' if near else ''}"
 
 
 def to_the_same(work: Work, quality: tuple[float, ...]) -> dict:
@@ -219,16 +239,20 @@ def main() -> None:
     parser.add_argument("--baselines", default="algorithm1,algorithm2,row_max", help="of --work, a comma list")
     parser.add_argument("--steps", type=int, default=1000, help="of the baselines")
     parser.add_argument("--tuning", type=int, help="steps for which their learning rates are tried; default: all")
-    parser.add_argument("--until", type=int, default=0, help="steps for which Algorithm 1 goes on")
+    parser.add_argument("--long", type=size, help="n x d, e.g. 2000x512, after --work")
+    parser.add_argument("--learning-rate", type=float, default=1e-4, help="of --long: larger ones end higher")
     options = parser.parse_args()
     torch.set_num_threads(1)
     results = [pass_rate(*options.rate, tile=options.tile)] if options.rate else []
     results += [peak_memory(*options.memory)] if options.memory else []
-    if options.work:
-        n, d = options.work
+    if options.work or options.long:
+        n, d = options.work or options.long
         x_nd, near = gallery_of(n, d) if options.gallery else (torch.from_numpy(starts.random_start(n, d, 0)), None)
-        work = Work(x_nd, near, options.steps, options.tuning or options.steps, options.until)
-        results.append(work_ratio(n, d, work, options.baselines.split(",")))
+        work = Work(x_nd, near, options.steps, options.tuning or options.steps)
+        if options.work:
+            results.append(work_ratio(n, d, work, options.baselines.split(",")))
+        else:
+            results.append(long_descent(n, d, work, options.learning_rate))
     for result in results:
         write_result(f"pack_{result['case']}", result)
 

@@ -74,23 +74,24 @@ def _adam_of_pairs(
     pairs, near_n = ClosestPair(x_nd, tile), None
     for step in range(1, steps + 1):
         i, j, largest = pairs.find(x_nd)
-        rows_r = torch.cat([rows_r, rows_r.new_tensor([i, j])]).unique()
-        waited_r1 = (step - last_n[rows_r])[:, None].to(x_nd.dtype)
-        last_n[rows_r] = step
-        g_rd = torch.zeros_like(x_nd[rows_r])
+        if gallery is None:
+            rows_r = torch.cat([rows_r, rows_r.new_tensor([i, j])]).unique()
+        rows = rows_r if gallery is None else slice(None)  # all rows without a copy of them
+        waited_r1 = (step - last_n[rows])[:, None].to(x_nd.dtype)
+        last_n[rows] = step
+        before_rd = x_nd[rows].clone()
+        g_rd = torch.zeros_like(before_rd)
         g_rd[rows_r == i], g_rd[rows_r == j] = x_nd[j], x_nd[i]
         if gallery is not None:
             if near_n is None or (step - 1) % refresh == 0:
                 near_n = nearest(gallery, x_nd, tile)
             add_gradient_(g_rd, gallery, near_n, len(x_nd), tile)
-        first_rd = first_nd[rows_r] * BETA1**waited_r1 + (1 - BETA1) * g_rd
-        second_rd = second_nd[rows_r] * BETA2**waited_r1 + (1 - BETA2) * g_rd * g_rd
-        first_nd[rows_r], second_nd[rows_r] = first_rd, second_rd
-        scale_rd = (second_rd / (1 - BETA2**step)).sqrt_().add_(EPSILON)
-        move_rd = first_rd / scale_rd * (learning_rate / (1 - BETA1**step))
-        before_rd = x_nd[rows_r]
-        x_nd[rows_r] = torch.nn.functional.normalize(before_rd - move_rd, dim=1)
-        pairs.moved(rows_r, (x_nd[rows_r] - before_rd).norm(dim=1))
+        first_nd[rows] = (first_nd[rows] * BETA1**waited_r1).add_(g_rd, alpha=1 - BETA1)
+        second_nd[rows] = (second_nd[rows] * BETA2**waited_r1).addcmul_(g_rd, g_rd, value=1 - BETA2)
+        scale_rd = (second_nd[rows] / (1 - BETA2**step)).sqrt_().add_(EPSILON)
+        move_rd = (first_nd[rows] / scale_rd).mul_(learning_rate / (1 - BETA1**step))
+        x_nd[rows] = torch.nn.functional.normalize(before_rd - move_rd, dim=1)
+        pairs.moved(rows_r, (x_nd[rows] - before_rd).norm(dim=1))
         rows_r = rows_r[move_rd.abs().amax(1) > still] if gallery is None else rows_r
         if on_step is not None:
             on_step(step, largest)

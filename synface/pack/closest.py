@@ -11,7 +11,7 @@ from torch import Tensor
 from synface.pack.energy import TILE, starts
 
 NONE = -2.0  # below every cosine
-TOGETHER = 32  # rows looked up at once
+TOGETHER = 64  # rows looked up at once
 
 
 class ClosestPair:
