@@ -4,7 +4,7 @@
     python benchmarks/pack_speed.py --memory 10000x512
     python benchmarks/pack_speed.py --work 2000x512 [--gallery]
     python benchmarks/pack_speed.py --work 10000x512 --tuning 100
-    python benchmarks/pack_speed.py --long 10000x512 --steps 30000 [--gallery]    # Algorithm 1 to the quality of --work
+    python benchmarks/pack_speed.py --long 10000x512 --steps 30000 [--gallery]    # Algorithm 1, after --work
 
 Ratios are of times measured in turns in one process. Results: benchmarks/results/pack_*.json.
 """
@@ -179,7 +179,7 @@ def work_ratio(n: int, d: int, work: Work, names: list[str]) -> dict:
 
 
 def long_descent(n: int, d: int, work: Work, rate: float) -> dict:
-    """Algorithm 1 for longer: the step at which it reaches the quality that `work_ratio` has written, else all steps."""
+    """Algorithm 1 for longer: the step at which it reaches the quality that `work_ratio` wrote, else all its steps."""
     case = work_name(n, d, work.near)
     written = json.loads((RESULTS / f"pack_{case}.json").read_text())
     quality = tuple(written["baselines"][written["best"]]["reached"])

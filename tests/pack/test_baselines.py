@@ -87,17 +87,17 @@ def test_algorithm1_takes_the_steps_of_the_dense_one(with_gallery):
 
 @pytest.mark.parametrize("step", [0.5, 0.05, 0.005])
 def test_the_closest_pair_is_found_while_rows_move(step):
-    x_nd, pick = start(200, 4), torch.Generator().manual_seed(0)
+    x_nd, pick = start(600, 5), torch.Generator().manual_seed(0)
     found = closest.ClosestPair(x_nd, tile=64)
     looked = []
     look_up, found._look_up = found._look_up, lambda x, rows: (looked.append(len(rows)), look_up(x, rows))
     for _ in range(100):
-        rows_r = torch.randperm(200, generator=pick)[: int(torch.randint(1, 8, (), generator=pick))]
+        rows_r = torch.randperm(600, generator=pick)[: int(torch.randint(1, 8, (), generator=pick))]
         before_rd = x_nd[rows_r]
-        x_nd[rows_r] = normalize(before_rd + step * torch.randn(len(rows_r), 4, generator=pick).double(), dim=1)
+        x_nd[rows_r] = normalize(before_rd + step * torch.randn(len(rows_r), 5, generator=pick).double(), dim=1)
         found.moved(rows_r, (x_nd[rows_r] - before_rd).norm(dim=1))
         assert found.find(x_nd)[:2] == baselines.closest_pair(x_nd)[:2]
-    assert sum(looked) < 100 * 200 / 3  # and little was compared again
+    assert sum(looked) < 100 * 600 / 3  # and little was compared again
 
 
 def test_gallery_term_pulls():
