@@ -164,7 +164,7 @@ def drive(
             if found is None or place.output is None:
                 report = crew.begin(x_nd)
                 if report.largest <= enough:
-                    return Driven(x_nd, report.largest, report.largest, 0, "bound", 0, 0, None, replaced)
+                    return Driven(x_nd, report.largest, report.largest, 0, "start", 0, 0, None, replaced)
             else:
                 report = crew.resume(place.output, found)
                 say(f"pack: continues after pass {report.passes}")

@@ -80,10 +80,15 @@ def open_crew(config: PackConfig, task: Task, rows: int) -> Iterator[Crew]:
 def move_lse(
     config: PackConfig, task: Task, crew: Crew, space: Space, begin: Start, place: Place
 ) -> tuple[Driven, Tensor]:
-    """Log-sum-exp continuation; the start itself where that is already as good (a code, an optimum)."""
+    """Log-sum-exp continuation; the start itself where that is already as good (an optimum, an earlier packing).
+
+    A code that `initial auto` chose is taken as it is: no solve was seen to get below one (`docs/packing.md`).
+    """
     # with a gallery or kept rows, more than the moving rows' own cosines counts
     packed = begin.kind == "packed" and task.gallery is None and task.fixed_md is None
     enough = bounds.best(len(begin.x_nd), space.dim) + 1e-6 if packed else -2.0
+    if packed and begin.code and config.initial == "auto":
+        enough = 2.0 if config.target_cosine is None else config.target_cosine
     how = config.how
     driven = drive.drive(
         crew,

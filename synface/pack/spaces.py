@@ -62,11 +62,12 @@ def unit(x_nd: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class Start:
-    """Points to start from, of what kind, and their name for the numbers."""
+    """Points to start from, of what kind, and their name for the numbers; whether they are the rows of a code."""
 
     x_nd: Tensor
     kind: solver.Start
     name: str
+    code: bool = False
 
 
 def start_points(config: PackConfig, given: Problem, space: Space, faces_me: Tensor | None) -> Start:
@@ -82,7 +83,7 @@ def start_points(config: PackConfig, given: Problem, space: Space, faces_me: Ten
     if code and (config.initial == "code" or (config.initial == "auto" and plain and starts.code_pays(code, n))):
         turn = codes.rotation(space.dim, config.seed)
         rows = codes.points(code, codes.subset_index(code, n, config.seed), turn)
-        return Start(tensor(config, rows), "packed", code.name)
+        return Start(tensor(config, rows), "packed", code.name, code=True)
     random = starts.random_start(n, space.dim, config.seed)
     return Start(tensor(config, random), "isotropic", "random")
 

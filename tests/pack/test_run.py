@@ -218,7 +218,12 @@ class TestSolvers:
     def test_lse_starts_from_a_code_where_that_pays(self, tmp_path):
         result = run.run(config(tmp_path, num_identities=280, dim=16, passes=30))
         assert result["start"] == "kerdock-16"
-        assert result["max_cosine"] <= 0.25 + 1e-6
+        assert result["max_cosine"] == pytest.approx(0.25, abs=1e-6)
+        assert (result["passes"], result["stopped_by"]) == (0, "start")
+        solved = run.run(config(tmp_path / "s", num_identities=280, dim=16, passes=30, initial="code"))
+        assert (solved["passes"], solved["start"]) == (30, "kerdock-16") and solved["max_cosine"] <= 0.25 + 1e-6
+        lower = config(tmp_path / "t", num_identities=280, dim=16, passes=30, target_cosine=0.249)
+        assert run.run(lower)["passes"] == 30
         random = run.run(config(tmp_path / "r", num_identities=280, dim=16, passes=30, initial="random"))
         assert random["start"] == "random" and random["max_cosine"] > 0.26
 
@@ -226,7 +231,7 @@ class TestSolvers:
     def test_an_optimal_code_needs_no_pass(self, tmp_path, n, optimum):
         result = run.run(config(tmp_path, num_identities=n, dim=16))
         assert result["max_cosine"] == pytest.approx(optimum, abs=1e-6) and result["passes"] == 0
-        assert result["stopped_by"] == "bound"
+        assert result["stopped_by"] == "start"
 
     @pytest.mark.parametrize("solver", ["algorithm1", "algorithm2", "row_max"])
     def test_baselines(self, tmp_path, solver, pool):
