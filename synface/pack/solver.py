@@ -112,15 +112,17 @@ def default_schedule(d: int, passes: int, start: Start = "isotropic") -> Schedul
     """The measured defaults: sharpness in units of sqrt(d), the spread of a random cosine being 1/sqrt(d).
 
     A start that is packed already (a code, an earlier result) begins sharp and with short steps, or it would be
-    melted first. Near a gallery the last steps are shorter: its term pulls where the energy no longer pushes.
+    melted first. Near a gallery the last steps are shorter, as its term pulls where the energy no longer pushes; but
+    few passes end with longer ones, and less sharply.
     """
     root = math.sqrt(d)
     first, step, last = {
         "isotropic": (2.0, 4.0, 0.002),
-        "manifold": (0.5, 8.0, 0.0005),
+        "manifold": (0.5, 8.0, max(0.0005, 0.05 / passes)),
         "packed": (30.0, 0.05 * root, 0.002),
     }[start]
-    return Schedule(passes, (first * root, 200.0 * root), (step / root, last))
+    sharpest = min(200.0, 6.25 * passes) if start == "manifold" else 200.0
+    return Schedule(passes, (first * root, sharpest * root), (step / root, last))
 
 
 def kind_of_start(x_nd: Tensor) -> Start:
