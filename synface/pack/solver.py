@@ -226,6 +226,9 @@ def advance(
 def products_in(precision: Precision) -> Iterator[None]:
     """Float32 matrix products of this precision within the block; the former one comes back afterwards."""
     before = torch.get_float32_matmul_precision()
+    if precision == before:  # setting even the same one pins what a library may choose
+        yield
+        return
     torch.set_float32_matmul_precision(precision)
     try:
         yield
