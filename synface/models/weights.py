@@ -81,7 +81,7 @@ def locate(name_or_uri: str) -> str:
     """
     if name_or_uri in PRETRAINED:
         return str(PRETRAINED[name_or_uri])
-    if not uris.exists(uris.join(name_or_uri, CONFIG_FILE)):
+    if not stand_at(name_or_uri):
         if not any(c in name_or_uri for c in "/\\."):
             raise unknown_name("pretrained weights", name_or_uri, PRETRAINED)
         raise InputError(

@@ -42,7 +42,7 @@ def _check(config: TrainGeneratorConfig) -> Networks:
     """Everything that can be refused before any work; the frozen networks."""
     steps_run.table_rows(config)
     networks = generator_setup.load_networks(config, "cpu")
-    generator_setup.check_start(config, networks.description)
+    generator_setup.check_start(config, networks)
     poses.check(config, networks.description.pose)
     if config.how.inquiries is not None:
         if networks.description.mode == "style":

@@ -140,11 +140,6 @@ def load_networks(config: TrainGeneratorConfig, device: str) -> Networks:
     return Networks(description, embedder, recognizer, autoencoder, None if begun is None else begun.denoiser)
 
 
-def goes_on(config: TrainGeneratorConfig) -> bool:
-    """Whether ``config.start`` is a generator of ours, and not a released file or nothing."""
-    return config.start is not None and weights.stand_at(config.start)
-
-
 def load_begun(config: TrainGeneratorConfig, embedder: weights.WeightsConfig) -> generators.Generator | None:
     """The generator that training goes on from, where there is one.
 
@@ -153,7 +148,7 @@ def load_begun(config: TrainGeneratorConfig, embedder: weights.WeightsConfig) ->
     """
     if config.start is None:
         return None
-    if not goes_on(config):
+    if not weights.stand_at(config.start):
         if not uris.exists(config.start):
             raise InputError(
                 f"start {config.start}: nothing stands there; give a built-in generator, a weights folder or a "
@@ -204,12 +199,12 @@ def start_sha256(start: str) -> str:
     return artifact.sha256_hex(uris.read_bytes(start))
 
 
-def check_start(config: TrainGeneratorConfig, description: DenoiserConfig) -> None:
+def check_start(config: TrainGeneratorConfig, networks: Networks) -> None:
     """InputError where ``config.start`` is a released file that does not fit the denoiser."""
-    if config.start is not None and not goes_on(config):
+    if config.start is not None and networks.begun is None:
         with torch.device("meta"):
-            own = build_backbone(description).state_dict()
-        adm.fitted(own, read_start(config.start), description, f"start {config.start}")
+            own = build_backbone(networks.description).state_dict()
+        adm.fitted(own, read_start(config.start), networks.description, f"start {config.start}")
 
 
 def split_identities(config: TrainGeneratorConfig, catalog: Catalog) -> tuple[np.ndarray, np.ndarray]:
