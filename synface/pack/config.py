@@ -68,7 +68,7 @@ class PackConfig(StageConfig):
     """
 
     verb: ClassVar[str] = "pack"
-    algorithm_version: ClassVar[int] = 2
+    algorithm_version: ClassVar[int] = 3
 
     solver: SolverName = Field(default="lse", description="lse, subset, code, algorithm1, algorithm2, row_max")
     num_identities: int = Field(ge=2, description="how many identities")
