@@ -1,6 +1,6 @@
 """Does a target similarity come true? Asks a calibrated generator for people whom its dial has not seen.
 
-    python benchmarks/cemiface_dial.py --work runs/cemiface_dial --judge runs/judge_tiny/recognizer
+    python benchmarks/cemiface_dial.py --work runs/cemiface_dial --judge benchmarks/judge
 
 Renders people of the validation split beyond those of `jobs/configs/cemiface_tiny.yaml`; an inquiry is the mean
 embedding of their first pictures (`--inquiry 1`: one-shot). The first 100 are asked the targets 0.1 ... 0.6, eight

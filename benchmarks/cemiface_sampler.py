@@ -1,7 +1,7 @@
 """Which sampler should a generator ship with? Solver, steps, guidance and its interval, by what comes out.
 
     python benchmarks/cemiface_sampler.py --weights runs/cemiface_tiny/generator --work runs/cemiface_dial \\
-        --judge runs/judge_tiny/recognizer
+        --judge benchmarks/judge
 
 One-shot people of the validation split (those of cemiface_dial.py), four samples each at every m, equal noise in every
 arm. Every line: network evaluations an image (guided steps count twice), and for each m the similarity that came, its
