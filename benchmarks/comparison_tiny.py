@@ -2,10 +2,9 @@
 
     python benchmarks/comparison_tiny.py --dry-run                       # what is there, what would be made
     python benchmarks/comparison_tiny.py                                 # all of it, hours on two cores
-    python benchmarks/comparison_tiny.py --generator-images runs/cemiface_tiny/images \
-        --autoencoder runs/cemiface_tiny/autoencoder                     # with what cemiface_tiny left
+    python benchmarks/comparison_tiny.py --generator-images runs/cemiface_tiny_more/images   # rendered already
 
-Trains IDiff-Face and DCFace on the people and autoencoder of cemiface-tiny (which ships), then runs the sweep
+Trains IDiff-Face and DCFace on the people and in the latents of cemiface-tiny (which ships), then runs the sweep
 `jobs/configs/comparison_tiny.yaml`, audits every dataset and writes the page. Every stage answers at once where
 it is finished and continues where it was stopped: stop and start it as you like.
 """
@@ -31,8 +30,8 @@ from synface.ops.runs import say
 from synface.settings import StageConfig, build, read_recipe
 from synface.store import artifact
 from synface.store import uri as uris
-from synface.train import autoencoder_run, generator_run
-from synface.train.generator_config import TrainAutoencoderConfig, TrainGeneratorConfig
+from synface.train import generator_run
+from synface.train.generator_config import TrainGeneratorConfig
 
 PRESET = "jobs/configs/comparison_tiny.yaml"
 WORK = "runs/comparison_tiny"
@@ -43,10 +42,7 @@ SYSTEMS = (
     "packed x calibrated m",
 )  # fmt: skip
 #: place below the work folder -> recipe whose sections make it
-MADE = {
-    "generator_images": "idiffface_tiny", "autoencoder": "idiffface_tiny", "idiffface": "idiffface_tiny",
-    "dcface": "dcface_tiny",
-}  # fmt: skip
+MADE = {"generator_images": "idiffface_tiny", "idiffface": "idiffface_tiny", "dcface": "dcface_tiny"}
 SPREAD = "heads-v1/mixed/ancestry"
 PROTOCOLS = ("frontal", "pose", "age", "quality", "mixed", "lookalike")
 
@@ -55,17 +51,15 @@ def makers(asked: argparse.Namespace, places: dict[str, str]) -> dict[str, tuple
     """Place -> (module with plan and run, its configuration) of what the sweep needs and nobody has given."""
     found: dict[str, tuple[Any, StageConfig]] = {}
     for name, recipe in MADE.items():
-        if getattr(asked, name) or (name == "autoencoder" and asked.idiffface and asked.dcface):
+        if getattr(asked, name):
             continue
         sections = stages.sections_of(f"jobs/configs/{recipe}.yaml")
         own = {"output": places[name]}
         study = {"images": [places["generator_images"]], **own}
         if name == "generator_images":
             found[name] = generate_run, build(GenerateConfig, {**sections["generate"], **own})
-        elif name == "autoencoder":
-            found[name] = autoencoder_run, build(TrainAutoencoderConfig, {**sections["train_autoencoder"], **study})
         else:
-            fields = {**sections["train_generator"], **study, "autoencoder": places["autoencoder"]}
+            fields = {**sections["train_generator"], **study}
             if asked.steps:
                 fields["steps"] = asked.steps
             found[name] = generator_run, build(TrainGeneratorConfig, fields)

@@ -108,7 +108,9 @@ class TrainGeneratorConfig(StepsConfig):
         default=None, description="what m means in training; default: the denoiser's own"
     )
     autoencoder: InputUri | None = Field(
-        default=None, description="folder or URI of `train autoencoder`; none: the denoiser works on pixels"
+        default=None,
+        description="folder or URI of `train autoencoder`, or a generator (built-in name, folder or URI), whose own "
+        "is taken; none: the denoiser works on pixels",
     )
     start: InputUri | None = Field(
         default=None,

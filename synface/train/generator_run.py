@@ -65,7 +65,7 @@ def run(config: TrainGeneratorConfig) -> dict[str, Any]:
     networks = _check(config)
     known = {"embedder": networks.embedder.sha256}
     if config.autoencoder is not None:
-        known["autoencoder"] = weights.read_config(config.autoencoder, generators.AUTOENCODER_KIND).sha256
+        known["autoencoder"] = weights.read_stated(config.autoencoder).sha256
     if config.start is not None:
         known["start"] = generator_setup.start_sha256(config.start)
     opened = artifact.open_output(config, steps_run.input_digests(config, **known))

@@ -70,3 +70,13 @@ def test_what_does_not_fit_is_refused_before_any_work(toy_images, networks, trai
     config = begun(toy_images, networks, trained[0] / place, **change)
     with pytest.raises(InputError, match=message):
         generator_run.plan(config)
+
+
+def test_another_network_may_work_in_a_generators_latents(toy_images, networks, trained, tmp_path):
+    folder = str(trained[0] / "weights")
+    config = config_of(toy_images, {**networks, "autoencoder": folder}, output=str(tmp_path / "out"))
+    taken = generator_setup.load_networks(config, "cpu").autoencoder
+    own = generator_setup.load_networks(config_of(toy_images, networks), "cpu").autoencoder
+    assert all(torch.equal(a, b) for a, b in zip(taken.parameters(), own.parameters(), strict=True))
+    assert generator_run.run(config)["steps"] == config.steps
+    assert generator_run.run(config)["cached"]

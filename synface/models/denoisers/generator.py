@@ -128,7 +128,16 @@ def from_pretrained(name_or_uri: str) -> tuple[Generator, weights.WeightsConfig]
 
 
 def autoencoder_from_pretrained(name_or_uri: str) -> tuple[Autoencoder, weights.WeightsConfig]:
-    """An autoencoder that was stored alone; otherwise as `from_pretrained`."""
+    """An autoencoder that was stored alone, or a generator's own; otherwise as `from_pretrained`.
+
+    Raises:
+        InputError: also a generator that works on pixels.
+    """
+    if weights.read_stated(name_or_uri).kind == GENERATOR_KIND:
+        generator, config = from_pretrained(name_or_uri)
+        if generator.autoencoder is None:
+            raise InputError(f"autoencoder {name_or_uri}: that generator works on pixels and has none; give another")
+        return generator.autoencoder, config
     config, state = weights.read_state(name_or_uri, AUTOENCODER_KIND)
     try:
         description = AutoencoderConfig(**config.details["autoencoder"])

@@ -221,10 +221,22 @@ def test_tiny_weights_fit_their_budget():
     assert max(sizes) < 20e6 and sum(sizes) < 36e6
 
 
+def test_a_generators_own_autoencoder(tmp_path):
+    own = packed(tmp_path / "latents").autoencoder
+    found, _ = generator.autoencoder_from_pretrained(str(tmp_path / "latents"))
+    assert own is not None and found.config == own.config
+    assert all(torch.equal(a, b) for a, b in zip(found.parameters(), own.parameters(), strict=True))
+    pixels = generator.build(dataclasses.replace(SMALL, sample_size=16, channels=3), None)
+    stated = generator.weights_config(pixels, "small", generator.Provenance("fr", "ab" * 32, "Apache-2.0", "noise"))
+    weights.save_pretrained(str(tmp_path / "pixels"), pixels, stated)
+    with pytest.raises(InputError, match="works on pixels and has none"):
+        generator.autoencoder_from_pretrained(str(tmp_path / "pixels"))
+
+
 def test_damaged_or_foreign_weights_are_refused(tmp_path):
     packed(tmp_path)
     with pytest.raises(InputError, match="kind"):
-        generator.autoencoder_from_pretrained(str(tmp_path))
+        generator.autoencoder_from_pretrained("heads-fr-tiny")
     place = tmp_path / weights.MODEL_FILE
     place.write_bytes(place.read_bytes()[:-1] + b"x")
     with pytest.raises(InputError, match="sha256"):
