@@ -114,8 +114,9 @@ class TrainGeneratorConfig(StepsConfig):
     )
     start: InputUri | None = Field(
         default=None,
-        description="a generator to go on from (built-in name, folder or URI; it brings its autoencoder), or the file "
-        "of a released ADM network (denoiser cemiface): the FFHQ DDPM that DCFace starts from, or a DCFace checkpoint",
+        description="a generator to go on from (built-in name, folder or URI; it brings its autoencoder, and may "
+        "learn poses), or the file of a released ADM network (denoiser cemiface): the FFHQ DDPM that DCFace starts "
+        "from, or a DCFace checkpoint",
     )
     embedder: InputUri = Field(default="heads-fr-tiny", description="E_id: recognizer, built-in name, folder or URI")
     inquiry: Literal["image", "centre", "mixed"] = Field(

@@ -167,9 +167,10 @@ def load_begun(config: TrainGeneratorConfig, embedder: weights.WeightsConfig) ->
 
 
 def check_same_network(config: TrainGeneratorConfig, asked: DenoiserConfig, found: DenoiserConfig) -> None:
-    """InputError where the two differ in more than what m means in training."""
+    """InputError where the two differ in more than what m means in training, and poses that are new."""
     ours, theirs = asked.as_dict(), found.as_dict()
-    other = [f"{k} = {theirs[k]!r}, asked {ours[k]!r}" for k in ours if k != "mode" and ours[k] != theirs[k]]
+    free = {"mode"} if found.pose else {"mode", "pose"}
+    other = [f"{k} = {theirs[k]!r}, asked {ours[k]!r}" for k in ours if k not in free and ours[k] != theirs[k]]
     if other:
         raise InputError(
             f"start {config.start}: is another network than denoiser {config.denoiser!r} with its architecture.*: "
@@ -181,7 +182,8 @@ def make_trainee(config: TrainGeneratorConfig, networks: Networks) -> GeneratorT
     """A fresh denoiser (from torch's global generator), or one that starts from other weights, with its loss."""
     denoiser = denoisers.build(networks.description)
     if networks.begun is not None:
-        denoiser.load_state_dict(networks.begun.state_dict())
+        # what knows the pose may be new: it adds nothing at first
+        denoiser.load_state_dict({**denoiser.state_dict(), **networks.begun.state_dict()})
     elif config.start is not None:
         adm.start(denoiser.unet, read_start(config.start), networks.description, f"start {config.start}")
     return GeneratorTrainee(denoiser, networks.features, config.weight, config.measure)

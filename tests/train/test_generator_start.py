@@ -8,7 +8,7 @@ from synface.models import weights
 from synface.models.denoisers import generator as generators
 from synface.train import average_loop, generator_run, generator_setup
 from synface.train.average_loop import Place
-from tests.train.generator_helpers import config_of, train
+from tests.train.generator_helpers import SMALL, config_of, train
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -70,6 +70,24 @@ def test_what_does_not_fit_is_refused_before_any_work(toy_images, networks, trai
     config = begun(toy_images, networks, trained[0] / place, **change)
     with pytest.raises(InputError, match=message):
         generator_run.plan(config)
+
+
+def test_it_may_learn_poses_now(toy_images, networks, trained, tmp_path):
+    """The posed network draws what the plain one does, until it has learned otherwise."""
+    folder, average = trained
+    posed = {**SMALL, "pose": ["yaw", "pitch"]}
+    config = begun(toy_images, networks, folder / "weights", architecture=posed, output=str(tmp_path / "out"))
+    generator_run.plan(config)
+    network = generator_setup.make_trainee(config, generator_setup.load_networks(config, "cpu")).network
+    x, t, m = torch.randn(2, *average.shape), torch.tensor([100, 900]), torch.tensor([0.2, 0.9])
+    e = torch.nn.functional.normalize(torch.randn(2, average.config.embedding_dim), dim=1)
+    with torch.no_grad():
+        asked = network.condition(e, m, pose_na=torch.tensor([[30.0, 5.0], [-10.0, 0.0]]))
+        assert torch.equal(network(x, t, asked), average(x, t, average.condition(e, m)))
+    assert generator_run.run(config)["steps"] == config.steps
+    again = begun(toy_images, networks, config.output, output=str(tmp_path / "again"))
+    with pytest.raises(InputError, match=r"is another network .*: pose = \('yaw', 'pitch'\), asked \(\)"):
+        generator_run.plan(again)
 
 
 def test_another_network_may_work_in_a_generators_latents(toy_images, networks, trained, tmp_path):
