@@ -11,7 +11,6 @@ import logging
 import math
 import os
 import sys
-import traceback
 import warnings
 from collections.abc import Iterator
 from typing import Any, cast
@@ -31,6 +30,7 @@ from synface.generate.identities import Identities, shard_identities
 from synface.generate.plan import Shard, ShardPlan, shard_items
 from synface.generate.render import render_shard
 from synface.generate.scoring import Judge
+from synface.generate.writer import ShardWriter, describe
 from synface.ops import cluster, demand, metrics, runs, signals
 from synface.ops.progress import Progress, say
 from synface.store import erasure, leases, ledger, tables
@@ -66,7 +66,7 @@ class ShardActor:
             if scorer is not None:
                 self.judge = Judge(config, scorer, None if references is None else ray.get(references[0]))
         except Exception as error:
-            self.fault = _describe(f"generator {config.generator!r} cannot be loaded", error)
+            self.fault = describe(f"generator {config.generator!r} cannot be loaded", error)
 
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
         """Request of `_request` -> {shard, config_hash, rows, parquet, failed, fault}."""
@@ -78,7 +78,7 @@ class ShardActor:
             with runs.about(row["shard"]):
                 return answer | self._make(row)
         except Exception as error:
-            return answer | {"fault": _describe(f"shard {row['shard']}", error)}
+            return answer | {"fault": describe(f"shard {row['shard']}", error)}
 
     def _make(self, row: dict[str, Any]) -> dict[str, Any]:
         labels = range(row["start"], row["stop"])
@@ -90,55 +90,6 @@ class ShardActor:
             self.generator, self.description, self.config, row["config_hash"], items, self.judge
         )
         return {"rows": table.num_rows, "parquet": tables.parquet_bytes(table), "failed": json.dumps(failed)}
-
-
-class ShardWriter:
-    """Writes finished shards.
-
-    An actor, because it stays: Ray ends a task's process a second after its last task when a node has more processes
-    than CPUs, so that nearly every shard would pay for starting Python anew (docs/storage.md has what that cost).
-    """
-
-    def __init__(self, output: str, versions: dict[str, str]):
-        self.output, self.versions = output, versions
-
-    def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
-        """As `write_row`."""
-        return write_row(row, self.output, self.versions)
-
-
-def write_row(row: dict[str, Any], output: str, versions: dict[str, str]) -> dict[str, Any]:
-    """Write a finished shard and its ledger entry.
-
-    Returns:
-        shard, rows; lost: images left out, failed: those of them that may be tried again; first_failure; fault,
-        refused (by the output).
-    """
-    failed = json.loads(row["failed"])
-    counts = {"lost": len(failed), "failed": len(ledger.to_try_again(failed))}
-    answer = {"shard": row["shard"], "rows": row["rows"], **counts, "first_failure": "", "refused": False}
-    if failed:
-        first = failed[0]
-        answer["first_failure"] = f"{first['identity_id']}, sample {first['sample']}: {first['error']}"
-    if not row["fault"]:
-        try:
-            shard, data = int(row["shard"]), row["parquet"]
-            ledger.write_shard(
-                output, shard, data, int(row["rows"]), row["config_hash"], failed, versions, runs.run_id()
-            )
-        except SynfaceError as error:
-            return answer | {"fault": str(error), "refused": isinstance(error, InputError)}
-        except Exception as error:
-            return answer | {"fault": _describe(f"writing shard {row['shard']}", error)}
-    return answer | {"fault": row["fault"]}
-
-
-def _describe(what: str, error: Exception) -> str:
-    """One line for the user, and where it happened for whoever mends the code."""
-    if isinstance(error, SynfaceError):
-        return f"{what}: {error}"
-    frames = "".join(traceback.format_exception(error)[-3:]).rstrip()
-    return f"{what}: {type(error).__name__}: {error}\n{frames}"
 
 
 def generate(

@@ -6,7 +6,8 @@ from generate_helpers import DemoIdentities, pattern_config
 
 from synface.core import rng
 from synface.generate import distributed, scoring
-from synface.generate.distributed import ShardActor, write_row
+from synface.generate.distributed import ShardActor
+from synface.generate.writer import write_row
 from synface.models import recognizers, weights
 from synface.ops import cluster, demand
 from synface.store import artifact, schemas, tables

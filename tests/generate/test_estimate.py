@@ -2,7 +2,7 @@
 
 from collections import Counter
 
-from synface.generate import distributed
+from synface.generate import distributed, writer
 from synface.generate import run as generate_run
 from synface.generate.config import GenerateConfig
 from synface.ops import demand
@@ -32,7 +32,7 @@ def counted(tmp_path, monkeypatch, name, identities):
         def in_process(config, people, versions, erased, todo):
             actor = distributed.ShardActor(config, [], None, erased)
             for shard in todo:
-                yield distributed.write_row(actor(distributed._request(shard, people)), config.output, versions)
+                yield writer.write_row(actor(distributed._request(shard, people)), config.output, versions)
 
         patch.setattr(distributed, "_stream", in_process)
         patch.setattr(distributed, "check_room", lambda config: None)
