@@ -76,7 +76,7 @@ def test_a_preset_plans(path, monkeypatch):
     _, found = preset(path)
     made = {name: len(places) for name, places in uses(found).items()}
     assert (len(found), made.get("generate", 0), made.get("train_generator", 0)) == COUNTS[path.stem]
-    assert made.get("train_autoencoder", 1) <= 2
+    assert "train_autoencoder" not in made  # generators on equal terms: pixels, or the latents that ship
     assert made.get("generate_more", 1) == made.get("pool_more", 1) == 1
 
 
