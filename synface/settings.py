@@ -14,11 +14,13 @@ import hashlib
 import json
 import types
 import typing
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, TypeVar
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic.fields import FieldInfo
 
 from synface.core.errors import InputError
 
@@ -116,13 +118,35 @@ def input_uris(config: Settings) -> dict[str, str]:
     found: dict[str, str] = {}
     for name, field in type(config).model_fields.items():
         value = getattr(config, name)
-        marked = any(isinstance(m, _InputMarker) for m in field.metadata) or _annotated_input(field.annotation)
+        marked = _marked(field)
         for path, item in _items(name, value):
             if isinstance(item, Settings):
                 found |= {f"{path}.{k}": v for k, v in input_uris(item).items()}
             elif marked and isinstance(item, str):
                 found[path] = item
     return found
+
+
+def with_input_uris(config: ConfigT, change: Callable[[str], str]) -> ConfigT:
+    """The configuration with `change` applied to every URI of `input_uris`."""
+
+    def changed(value: Any, marked: bool) -> Any:
+        if isinstance(value, Settings):
+            return with_input_uris(value, change)
+        if isinstance(value, list | tuple):
+            return type(value)(changed(item, marked) for item in value)
+        if isinstance(value, dict):
+            return {name: changed(item, marked) for name, item in value.items()}
+        return change(value) if marked and isinstance(value, str) else value
+
+    update = {
+        name: changed(getattr(config, name), _marked(field)) for name, field in type(config).model_fields.items()
+    }
+    return config.model_copy(update=update)
+
+
+def _marked(field: FieldInfo) -> bool:
+    return any(isinstance(m, _InputMarker) for m in field.metadata) or _annotated_input(field.annotation)
 
 
 def _annotated_input(annotation: Any) -> bool:

@@ -70,6 +70,14 @@ def test_inputs_are_named_by_content_not_by_place():
     assert "/x" not in settings.canonical_json(fields) and "dy" in settings.canonical_json(fields)
 
 
+def test_the_places_of_inputs_may_be_changed_wherever_they_stand():
+    given = demo("--gallery a", mixed=[{"images": "x"}, {"images": "y", "weight": 2}])
+    changed = settings.with_input_uris(given, lambda uri: f"/home/{uri}")
+    assert settings.input_uris(changed) == {k: f"/home/{v}" for k, v in settings.input_uris(given).items()}
+    assert settings.with_input_uris(changed, lambda uri: uri.removeprefix("/home/")) == given
+    assert settings.with_input_uris(demo(), str.upper) == demo()
+
+
 def test_the_hash_is_pinned():
     """Finished datasets are found by it: a change makes every one of them unknown."""
     assert name_of(demo("--alpha 0.25"))[:16] == "b968a90bb320657d"

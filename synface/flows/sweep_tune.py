@@ -160,12 +160,15 @@ def driver_resources(config: SweepConfig) -> dict[str, float]:
 
 
 def _groups(trials: Sequence[Trial]) -> list[tuple[dict[str, float], int, dict[str, str]]]:
-    """(what one worker asks for, how many, labels of its nodes) of every group that must be whole before it works."""
+    """(what one worker asks for, how many, labels of its nodes) of every group that must be whole before it works.
+
+    A training in the trial's own process asks Ray for nothing and counts as the one worker that it is.
+    """
     groups = []
     for stage in (s for trial in trials for rung in trial.rungs for s in rung.stages.values()):
         how: Any = getattr(stage, "how", None)
         numerics: Any = getattr(stage, "numerics", None)
-        if stage.verb.startswith("train_") and not how.in_process:
+        if stage.verb.startswith("train_"):
             groups.append((worker_resources(stage), numerics.num_workers, how.labels))  # type: ignore[arg-type]
         elif stage.verb == "pack" and how.workers > 1:
             groups.append(({"CPU": how.cpus_per_worker or float(numerics.threads)}, how.workers, how.labels))

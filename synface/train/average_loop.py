@@ -7,7 +7,7 @@ the checkpoint: a resumed training ends with the same bits, at equal world size 
 import contextlib
 import copy
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,7 +16,7 @@ from torch import distributed, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from synface.core.rng import derived_seed
-from synface.train import diffusion, loop, schedules
+from synface.train import loop, schedules
 from synface.train.data import prefetched
 from synface.train.generator_config import AverageOptimizer, StepsConfig
 from synface.train.loop import DTYPES, Diverged, weights_finite
@@ -151,8 +151,8 @@ def train_step(config: StepsConfig, state: State, place: Place, batches: Sequenc
         nn.utils.clip_grad_norm_(state.model.parameters(), settings.clip_norm)
     state.scaler.step(state.optimizer)
     state.scaler.update()
-    decay = diffusion.ema_decay(state.step, settings.ema)
-    diffusion.ema_update(state.average.parameters(), state.model.network.parameters(), decay)
+    decay = ema_decay(state.step, settings.ema)
+    ema_update(state.average.parameters(), state.model.network.parameters(), decay)
     state.step += 1
     if place.world > 1:
         distributed.all_reduce(seen)
@@ -222,3 +222,15 @@ def unpack_checkpoint(state: State, data: bytes, device: str) -> None:
     saved = loop.unpack_checkpoint(state, data, device)
     state.average.load_state_dict(saved["average"])
     state.facts = saved["facts"]
+
+
+def ema_decay(step: int, decay: float) -> float:
+    """Decay at the 0-based step: ``min(decay, (1 + step) / (10 + step))``, quick at first."""
+    return min(decay, (1 + step) / (10 + step))
+
+
+@torch.no_grad()
+def ema_update(average: Iterable[torch.Tensor], current: Iterable[torch.Tensor], decay: float) -> None:
+    """``average <- decay average + (1 - decay) current`` in place, pair by pair."""
+    for kept, new in zip(average, current, strict=True):
+        kept.lerp_(new.to(kept.dtype), 1 - decay)

@@ -117,10 +117,11 @@ def scan(
     alone = merge_identities or len(table_uris) + len(foreign) == 1
     for number, table_uri in enumerate(table_uris):
         artifact.require(table_uri, "images")
-        for entry in tables.listed_files(table_uri):
-            shard = Shard(table_uri, entry, start, entry.rows or 0)
+        place = uris.absolute(table_uri)  # workers may have another folder
+        for entry in tables.listed_files(place):
+            shard = Shard(place, entry, start, entry.rows or 0)
             table = read_shard(shard)
-            shard = Shard(table_uri, entry, start, table.num_rows)
+            shard = Shard(place, entry, start, table.num_rows)
             if table.num_rows:
                 files = encoded(table)
                 check_size(images.decode(files[0] or b"", shard.where), image_size, shard.where)

@@ -4,7 +4,7 @@
 Nothing here knows of ranks, files or configurations.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -140,18 +140,6 @@ def generator_losses(
         matching_n = similarity.similarity_matching(restored_n, realised_n, batch.m_n, batch.t_n, num_steps)
     total = similarity.total_loss(error_n, matching_n, weight, batch.conditioned_n)
     return Losses(total + bound, error_n, matching_n, realised_n, bound_n)
-
-
-def ema_decay(step: int, decay: float) -> float:
-    """Decay at the 0-based step: ``min(decay, (1 + step) / (10 + step))``, quick at first."""
-    return min(decay, (1 + step) / (10 + step))
-
-
-@torch.no_grad()
-def ema_update(average: Iterable[torch.Tensor], current: Iterable[torch.Tensor], decay: float) -> None:
-    """``average <- decay average + (1 - decay) current`` in place, pair by pair."""
-    for kept, new in zip(average, current, strict=True):
-        kept.lerp_(new.to(kept.dtype), 1 - decay)
 
 
 @dataclass(frozen=True)

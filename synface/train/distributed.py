@@ -19,8 +19,10 @@ from ray.train.torch import TorchConfig, TorchTrainer, get_device
 from torch import distributed
 
 from synface.core.errors import DivergedError, PartialError, SynfaceError
+from synface.models import weights
 from synface.ops import cluster, demand, metrics, remote_stop, runs, signals
 from synface.ops.progress import Progress, say
+from synface.settings import with_input_uris
 from synface.store import uri as uris
 from synface.train import average_loop, loop
 from synface.train.average_loop import Place
@@ -97,7 +99,7 @@ def launch(config: TrainRecognizerConfig | StepsConfig, work: Work, catalog: Cat
     filesystem, path = uris.resolve(folder)
     trainer = _Trainer(
         train_worker,
-        train_loop_config={"config": config, "work": work, "catalog": ray.put(catalog), "folder": folder},
+        train_loop_config={"config": placed(config), "work": work, "catalog": ray.put(catalog), "folder": folder},
         torch_config=TorchConfig(backend="nccl" if config.numerics.device == "cuda" else "gloo"),
         scaling_config=scaling(config),
         run_config=train.RunConfig(
@@ -126,6 +128,11 @@ def launch(config: TrainRecognizerConfig | StepsConfig, work: Work, catalog: Cat
     if data is None:
         raise SynfaceError(f"{folder}: training ended, but its last checkpoint is gone; run the same command again")
     return data
+
+
+def placed(config: TrainRecognizerConfig | StepsConfig) -> TrainRecognizerConfig | StepsConfig:
+    """The configuration with the places of its inputs made absolute: Ray Train gives workers another folder."""
+    return with_input_uris(config, lambda uri: uri if uri in weights.PRETRAINED else uris.absolute(uri))
 
 
 def check_ended(output: str, step: int, steps: int) -> None:

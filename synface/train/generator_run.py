@@ -13,6 +13,7 @@ from synface.models.denoisers.unet import Denoiser
 from synface.ops.cluster import versions
 from synface.ops.runs import say
 from synface.store import artifact
+from synface.store import uri as uris
 from synface.train import average_loop, data, distributed, generator_setup, generator_worker, poses, steps_run
 from synface.train.average_loop import Place, State
 from synface.train.generator_config import TrainGeneratorConfig
@@ -54,6 +55,14 @@ def _check(config: TrainGeneratorConfig) -> Networks:
     return networks
 
 
+def _placed(config: TrainGeneratorConfig) -> TrainGeneratorConfig:
+    """With the table of `how.inquiries` by its absolute path; `how` holds no input that is hashed."""
+    if config.how.inquiries is None:
+        return config
+    how = config.how.model_copy(update={"inquiries": uris.absolute(config.how.inquiries)})
+    return config.model_copy(update={"how": how})
+
+
 def run(config: TrainGeneratorConfig) -> dict[str, Any]:
     """Train, or answer at once where this training is finished.
 
@@ -75,7 +84,9 @@ def run(config: TrainGeneratorConfig) -> dict[str, Any]:
     generator_setup.split_identities(config, catalog)
     mode = networks.description.mode
     say(f"train: {config.denoiser}, mode {mode}, on {len(catalog)} images of {len(catalog.classes)} identities")
-    checkpoint = distributed.launch(config, generator_worker.train_generator, catalog, steps_run.remedy(config))
+    checkpoint = distributed.launch(
+        _placed(config), generator_worker.train_generator, catalog, steps_run.remedy(config)
+    )
     state = average_loop.build_state(config, lambda: generator_setup.make_trainee(config, networks), Place())
     average_loop.unpack_checkpoint(state, checkpoint, "cpu")
     distributed.check_ended(config.output, state.step, config.steps)

@@ -70,6 +70,16 @@ def test_as_many_trials_as_worker_groups_and_drivers_fit(nodes, found, how, limi
     assert sweep_tune.concurrency(config, trials) == limit
 
 
+def test_a_training_in_the_trials_own_process_counts_as_one_worker(nodes):
+    nodes({"CPU": 2, "memory": 8 * GIB})
+    alone = {
+        "train_recognizer": {"numerics": {"num_workers": 1, "threads_per_worker": 1}, "how": {"in_process": True}}
+    }
+    config, _, trials = planned(recipe=alone, space=SPACE)
+    assert len(trials) == 4
+    assert sweep_tune.concurrency(config, trials) == 2
+
+
 def test_groups_fit_on_the_nodes_of_their_labels_alone(monkeypatch):
     fast, slow = {"CPU": 4, "memory": 8 * GIB}, {"CPU": 64, "memory": 8 * GIB}
     monkeypatch.setattr(demand, "nodes", lambda labels=None: [fast] if labels else [fast, slow])

@@ -8,7 +8,7 @@ from synface.core import rng
 from synface.core.errors import InputError
 from synface.models import denoisers
 from synface.models.denoisers import config
-from synface.train import diffusion, similarity
+from synface.train import average_loop, diffusion, similarity
 
 
 def unit(n, d, seed=0):
@@ -66,12 +66,12 @@ def test_ema_equals_its_sum():
     average = torch.zeros(1, dtype=torch.float64)
     weights = np.zeros(20)
     for k, value in enumerate(values):
-        decay = diffusion.ema_decay(k, 0.6)
-        diffusion.ema_update([average], [value], decay)
+        decay = average_loop.ema_decay(k, 0.6)
+        average_loop.ema_update([average], [value], decay)
         weights *= decay
         weights[k] = 1 - decay
     assert average.item() == pytest.approx(float(weights @ np.arange(20.0) ** 2), rel=1e-12)
-    assert diffusion.ema_decay(0, 0.997) == 0.1 and diffusion.ema_decay(10**6, 0.997) == 0.997
+    assert average_loop.ema_decay(0, 0.997) == 0.1 and average_loop.ema_decay(10**6, 0.997) == 0.997
 
 
 def test_drawn_steps_cover_the_process():

@@ -2,6 +2,7 @@
 
 import io
 import json
+import os
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from synface.core.errors import DivergedError, InputError, SynfaceError
 from synface.models import sampling
 from synface.models.denoisers import generator as generators
 from synface.models.embedding import Embedder
+from synface.settings import with_input_uris
 from synface.store import artifact
 from synface.train import (
     average_loop,
@@ -103,15 +105,18 @@ def test_accumulated_passes_have_the_gradient_of_one_batch(toy_images, networks,
 
 @pytest.mark.ray
 def test_two_workers_train_as_one_and_leave_a_usable_generator(
-    ray_cluster, toy_images, networks, undisturbed, tmp_path
+    ray_cluster, toy_images, networks, undisturbed, tmp_path, monkeypatch
 ):
     """Data parallelism has the whole batch's gradient, because the batch's rows do not depend on the workers.
+
+    All inputs stand at relative paths: workers stand in another folder.
 
     Rounding around a zero gradient is a whole step for AdamW, so a few weights differ: 99 in 100 are held.
     """
     numerics = {"num_workers": 2, "threads_per_worker": 1}
     config = config_of(toy_images, networks, tmp_path / "out", numerics=numerics, how={}, store_dtype="float32")
-    result = generator_run.run(config)
+    monkeypatch.chdir(tmp_path)
+    result = generator_run.run(with_input_uris(config, os.path.relpath))
     assert (result["images"], result["identities"], result["steps"], result["cached"]) == (24, 6, 4, False)
     module, stated = generators.from_pretrained(config.output)
     own = torch.cat([p.flatten() for p in module.denoiser.parameters()])

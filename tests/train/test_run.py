@@ -19,6 +19,13 @@ from synface.train.config import TrainRecognizerConfig
 from tests.train.conftest import pixels, write_toy
 
 
+def test_a_recognizers_training_loads_no_diffusion_library():
+    """What it would cost every controller and every worker: four seconds of a CPU."""
+    found = "import sys, synface.train.run; print([m for m in ('diffusers', 'transformers') if m in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", found], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
 def config_of(toy: str, output: Path | str, **changes) -> TrainRecognizerConfig:
     fields = {
         "images": [toy],
@@ -68,8 +75,11 @@ def two_replicas(config: TrainRecognizerConfig) -> loop.State:
 
 
 @pytest.mark.ray
-def test_two_workers_train_as_two_replicas_written_out(ray_cluster, toy_images, tmp_path):
-    config = config_of(toy_images, tmp_path / "out", numerics={"num_workers": 2, "threads_per_worker": 1}, how={})
+def test_two_workers_train_as_two_replicas_written_out(ray_cluster, toy_images, tmp_path, monkeypatch):
+    """Of images at a relative path: workers stand in another folder."""
+    monkeypatch.chdir(tmp_path)
+    images = os.path.relpath(toy_images)
+    config = config_of(images, tmp_path / "out", numerics={"num_workers": 2, "threads_per_worker": 1}, how={})
     result = run.run(config)
     assert (result["images"], result["classes"], result["steps"], result["cached"]) == (24, 6, 6, False)
     manifest = artifact.require(config.output, "recognizer")
