@@ -12,34 +12,17 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 import stages
-from cemiface_dial import embeddings, people
+from cemiface_dial import came, people
 from common import write_result
-from synface.core import dial
 from synface.models.embedding import Embedder
 from synface.ops.runs import say
-from synface.store import schemas, tables
 
 
 def measure(asked: argparse.Namespace, inquiries: str, name: str, variation: dict[str, Any]) -> dict[str, float]:
     place = Path(asked.work) / name.replace(" ", "-")
     images = stages.draw(place, asked.weights, inquiries, asked.samples, variation)
-    table = tables.read_identities(inquiries)
-    names, inquiry_id = table["identity_id"].to_pylist(), schemas.embeddings(table)
-    found = embeddings(Embedder.from_pretrained(asked.scorer, threads=1), images)
-    x_ikd = np.stack([[found[n, k] for k in range(asked.samples)] for n in names])
-    label_n = np.repeat(np.arange(len(names)), asked.samples)
-    realised_n = np.einsum("ikd,id->ik", x_ikd, inquiry_id).ravel()
-    wrong_n = dial.mislabelled(x_ikd.reshape(len(label_n), -1), label_n, inquiry_id)
-    upper = np.triu_indices(asked.samples, 1)
-    within = np.einsum("ikd,ild->ikl", x_ikd, x_ikd)[:, upper[0], upper[1]]
-    line = {
-        "realised": round(float(realised_n.mean()), 4),
-        "mislabelled": round(float(wrong_n.mean()), 4),
-        "cosine_within_identity": round(float(within.mean()), 4),
-    }
+    line = came(Embedder.from_pretrained(asked.scorer, threads=1), images, inquiries)
     say(f"{name}: {line}")
     return line
 

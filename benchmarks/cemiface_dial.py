@@ -139,6 +139,25 @@ def in_order(
     return embedder.embed(x).reshape(len(names), values, samples, -1)
 
 
+def came(scorer: Embedder, images: str, inquiries: str, judge: Embedder | None = None) -> dict[str, float]:
+    """How near an images table's samples came to their inquiries, how alike they are, and what a judge sees."""
+    table, found = tables.read_identities(inquiries), embeddings(scorer, images)
+    names, inquiry_id = table["identity_id"].to_pylist(), schemas.embeddings(table)
+    samples = len(found) // len(names)
+    x_ikd = np.stack([[found[n, k] for k in range(samples)] for n in names])
+    label_n = np.repeat(np.arange(len(names)), samples)
+    upper = np.triu_indices(samples, 1)
+    line: dict[str, Any] = {
+        "realised": np.einsum("ikd,id->ik", x_ikd, inquiry_id).mean(),
+        "mislabelled": dial.mislabelled(x_ikd.reshape(len(label_n), -1), label_n, inquiry_id).mean(),
+        "cosine_within_identity": np.einsum("ikd,ild->ikl", x_ikd, x_ikd)[:, upper[0], upper[1]].mean(),
+    }
+    if judge is not None:
+        seen = embeddings(judge, images)
+        line["judge_auc"] = auc_among(np.stack([[seen[n, k] for k in range(samples)] for n in names]))
+    return {name: round(float(value), 4) for name, value in line.items()}
+
+
 def auc_among(x_ikd: np.ndarray) -> float:
     """AUC between two samples of one identity and of two; unit features [identities, samples, d]."""
     pairs = x_ikd.reshape(-1, x_ikd.shape[2])

@@ -5,8 +5,9 @@
 
 Arms, all of the same number of identities from one pool of unseen people, all rendered alike: the first of the pool
 (unpacked), its dispersed subset, packed in the whole embedding space (the unsafe way), packed inside the leading
-subspace, the same whitened, and the closed loop from the subset. Every line: what was asked, what came, how near to
-what was asked, whether an independent judge still tells the people apart, and what a recognizer learns from them.
+subspace that holds a share of the energy, the same whitened, and the closed loop from one of these. Every line: what
+was asked, what came, how near to what was asked, whether an independent judge still tells the people apart, and what
+a recognizer learns from them.
 """
 
 import argparse
@@ -18,7 +19,7 @@ import numpy as np
 import stages
 from cemiface_dial import auc_among
 from cemiface_dial import embeddings as embedded
-from common import write_result
+from common import mean_and_interval, write_result
 from synface.flows import closed_loop, realised
 from synface.flows.closed_loop_config import ClosedLoopConfig
 from synface.models import weights
@@ -28,7 +29,10 @@ from synface.settings import build
 from synface.store import tables
 from synface.store import uri as uris
 
-ARMS = ("unpacked", "dispersed", "packed", "subspace", "whitened", "closed-loop")
+ARMS = (
+    "unpacked", "dispersed", "packed", "subspace 0.9", "subspace 0.8", "whitened 0.9", "closed-loop dispersed",
+    "closed-loop subspace 0.9",
+)  # fmt: skip
 STATED = (
     "max_cosine", "mean_nearest_cosine", "max_cosine_asked", "cosine_to_asked_mean", "nearer_to_another",
 )  # fmt: skip
@@ -43,19 +47,27 @@ def choose(asked: argparse.Namespace, root: Path, pool: str, arm: str) -> str:
         return chosen
     if arm == "dispersed":
         return stages.pack(root / arm, solver="subset", pool=pool, num_identities=count)
-    if arm == "closed-loop":
+    way, _, rest = arm.partition(" ")
+    if way == "closed-loop":
         fields = {
-            "identities": choose(asked, root, pool, "dispersed"),
+            "identities": choose(asked, root, pool, rest),
             "weights": asked.weights,
             "scorer": asked.scorer,
             "samples": asked.samples,
             "variation": {"m": asked.m},
             "rounds": asked.rounds,
-            "output": str(root / arm),
+            "output": str(root / place(arm)),
         }
         return closed_loop.run(build(ClosedLoopConfig, fields))["uri"]
-    more = {"packed": {}, "subspace": {"subspace": 0.9}, "whitened": {"subspace": 0.9, "whiten": "space"}}[arm]
-    return stages.pack(root / arm, gallery=pool, alpha=asked.alpha, num_identities=count, **more)
+    more: dict[str, Any] = {"subspace": float(rest)} if rest else {}
+    if way == "whitened":
+        more["whiten"] = "space"
+    return stages.pack(root / place(arm), gallery=pool, alpha=asked.alpha, num_identities=count, **more)
+
+
+def place(arm: str) -> str:
+    """Folder of an arm."""
+    return arm.replace(" ", "-")
 
 
 def judge_auc(judge: Embedder, images: str) -> float:
@@ -70,15 +82,17 @@ def judge_auc(judge: Embedder, images: str) -> float:
 def measure(asked: argparse.Namespace, root: Path, pool: str, arm: str) -> dict[str, Any]:
     chosen = choose(asked, root, pool, arm)
     # not the noise that the closed loop looked at
-    images = stages.draw(root / f"{arm}-images", asked.weights, chosen, asked.samples, {"m": asked.m}, seed=1)
+    images = stages.draw(root / f"{place(arm)}-images", asked.weights, chosen, asked.samples, {"m": asked.m}, seed=1)
     fields = {"verify_realised": images, "weights": asked.scorer, "identities": chosen}
-    found = realised.run(build(realised.RealisedConfig, fields | {"output": str(root / f"{arm}-realised")}))
-    line = {name: round(found[name], 4) for name in STATED}
+    came = realised.run(build(realised.RealisedConfig, fields | {"output": str(root / f"{place(arm)}-realised")}))
+    line: dict[str, Any] = {name: round(came[name], 4) for name in STATED}
     if asked.judge:
         line["judge_auc_among_samples"] = round(judge_auc(Embedder.from_pretrained(asked.judge, threads=1), images), 4)
     if asked.train:
         sections = stages.sections_of(asked.recipe)
-        line |= {"accuracy": stages.recognizer_accuracy(root / f"{arm}-fr", sections, [images], 0)}
+        fr = root / f"{place(arm)}-fr"
+        found = [stages.recognizer_accuracy(fr, sections, [images], seed)["heads-v1"] for seed in range(asked.seeds)]
+        line["accuracy_percent"] = mean_and_interval(found)
     say(f"{arm}: {line}")
     return line
 
@@ -91,6 +105,7 @@ def main() -> None:
     parser.add_argument("--judge", default="")
     parser.add_argument("--train", action="store_true", help="train a recognizer on every arm")
     parser.add_argument("--recipe", default="jobs/configs/quickstart.yaml", help="of that recognizer")
+    parser.add_argument("--seeds", type=int, default=2, help="of the recognizers")
     parser.add_argument("--arms", default=",".join(ARMS))
     parser.add_argument("--pool", type=int, default=2600, help="people of the pool")
     parser.add_argument("--identities", type=int, default=200)

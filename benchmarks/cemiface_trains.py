@@ -5,7 +5,8 @@
 
 People of the training split that the generator has not seen, one picture of each as the inquiry. Arms: these people
 rendered (`heads-real`), and generated at each m (or each target similarity), each with the same number of images; a
-fresh recognizer per arm and seed, tested on `heads-v1`, whose people nobody has seen.
+fresh recognizer per arm and seed, tested on `heads-v1`, whose people nobody has seen. Beside it, of every generated
+arm, what came (no sample is drawn twice), and with `--judge` what an independent judge sees.
 """
 
 import argparse
@@ -13,8 +14,10 @@ from pathlib import Path
 from typing import Any
 
 import stages
+from cemiface_dial import came
 from common import mean_and_interval, write_result
 from synface.models import weights
+from synface.models.embedding import Embedder
 from synface.ops.runs import say
 
 DOMAIN = "heads-real"
@@ -36,6 +39,7 @@ def main() -> None:
     parser.add_argument("--weights", required=True)
     parser.add_argument("--work", required=True, help="folder that keeps what was made")
     parser.add_argument("--scorer", default="heads-fr-tiny")
+    parser.add_argument("--judge", default="")
     parser.add_argument("--recipe", default="jobs/configs/quickstart.yaml", help="of the recognizer and its test")
     parser.add_argument("--m", default="0.75")
     parser.add_argument("--targets", default="")
@@ -59,6 +63,9 @@ def main() -> None:
     sets = {"rendered": rendered}
     for name, variation in arms_of(asked).items():
         sets[name] = stages.draw(root / name.replace(" ", "-"), asked.weights, inquiries, asked.samples, variation)
+    scorer = Embedder.from_pretrained(asked.scorer, threads=1)
+    judge = Embedder.from_pretrained(asked.judge, threads=1) if asked.judge else None
+    seen = {name: came(scorer, images, inquiries, judge) for name, images in sets.items()}
     found: dict[str, list[float]] = {name: [] for name in sets}
     for seed in range(asked.seeds):
         for name, images in sets.items():
@@ -76,6 +83,7 @@ def main() -> None:
             "average_accuracy_percent": {name: mean_and_interval(values) for name, values in found.items()},
             "points_below_rendered": gaps,
             "per_seed": found,
+            "came": seen,
             "settings": {k: v for k, v in vars(asked).items() if k != "work"},
         },
     )
