@@ -166,6 +166,13 @@ def auc_among(x_ikd: np.ndarray) -> float:
     return scores.auc((pairs @ pairs.T)[upper], (label[:, None] == label)[upper])
 
 
+def auc_error(x_ikd: np.ndarray, blocks: int = 20) -> float:
+    """Standard error of `auc_among` over identities: jackknife that leaves out one block of them at a time."""
+    identity_i = np.arange(len(x_ikd))
+    left = np.array([auc_among(x_ikd[identity_i % blocks != block]) for block in range(blocks)])
+    return float(np.sqrt((blocks - 1) * np.mean((left - left.mean()) ** 2)))
+
+
 def embeddings(embedder: Embedder, uri: str) -> dict[tuple[str, int], np.ndarray]:
     found = pictures(uri)
     return dict(zip(found, embedder.embed(np.stack(list(found.values()))), strict=True))

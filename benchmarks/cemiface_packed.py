@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 import stages
-from cemiface_dial import auc_among
+from cemiface_dial import auc_among, auc_error
 from cemiface_dial import embeddings as embedded
 from common import mean_and_interval, write_result
 from synface.flows import closed_loop, realised
@@ -70,13 +70,14 @@ def place(arm: str) -> str:
     return arm.replace(" ", "-")
 
 
-def judge_auc(judge: Embedder, images: str) -> float:
-    """AUC of the judge between two samples of one identity and of two."""
+def judged(judge: Embedder, images: str) -> dict[str, float]:
+    """AUC of the judge between two samples of one identity and of two, and its standard error over identities."""
     found = embedded(judge, images)
     by_name: dict[str, list[np.ndarray]] = {}
     for (name, _), x_d in found.items():
         by_name.setdefault(name, []).append(x_d)
-    return auc_among(np.stack([np.stack(rows) for rows in by_name.values()]))
+    x_ikd = np.stack([np.stack(rows) for rows in by_name.values()])
+    return {"judge_auc_among_samples": round(auc_among(x_ikd), 4), "judge_auc_error": round(auc_error(x_ikd), 4)}
 
 
 def measure(asked: argparse.Namespace, root: Path, pool: str, arm: str) -> dict[str, Any]:
@@ -87,7 +88,7 @@ def measure(asked: argparse.Namespace, root: Path, pool: str, arm: str) -> dict[
     came = realised.run(build(realised.RealisedConfig, fields | {"output": str(root / f"{place(arm)}-realised")}))
     line: dict[str, Any] = {name: round(came[name], 4) for name in STATED}
     if asked.judge:
-        line["judge_auc_among_samples"] = round(judge_auc(Embedder.from_pretrained(asked.judge, threads=1), images), 4)
+        line |= judged(Embedder.from_pretrained(asked.judge, threads=1), images)
     if asked.train:
         sections = stages.sections_of(asked.recipe)
         fr = root / f"{place(arm)}-fr"
