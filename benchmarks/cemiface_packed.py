@@ -5,8 +5,8 @@
 
 Arms, all of the same number of identities from one pool of unseen people, all rendered alike: the first of the pool
 (unpacked), its dispersed subset, packed in the whole embedding space (the unsafe way), packed inside the leading
-subspace that holds a share of the energy, the same whitened, and the closed loop from one of these. Every line: what
-was asked, what came, how near to what was asked, whether an independent judge still tells the people apart, and what
+subspace that holds a share of the energy, the same whitened, and the closed loop from one of these, alone or
+with rounds that the judge tells apart less well left out. Every line: what was asked, what came, how near to what was asked, whether an independent judge still tells the people apart, and what
 a recognizer learns from them.
 """
 
@@ -31,7 +31,7 @@ from synface.store import uri as uris
 
 ARMS = (
     "unpacked", "dispersed", "packed", "subspace 0.9", "subspace 0.8", "whitened 0.9", "closed-loop dispersed",
-    "closed-loop subspace 0.9",
+    "closed-loop subspace 0.9", "judged-loop subspace 0.9",
 )  # fmt: skip
 STATED = (
     "max_cosine", "mean_nearest_cosine", "max_cosine_asked", "cosine_to_asked_mean", "nearer_to_another",
@@ -48,7 +48,7 @@ def choose(asked: argparse.Namespace, root: Path, pool: str, arm: str) -> str:
     if arm == "dispersed":
         return stages.pack(root / arm, solver="subset", pool=pool, num_identities=count)
     way, _, rest = arm.partition(" ")
-    if way == "closed-loop":
+    if way in ("closed-loop", "judged-loop"):
         fields = {
             "identities": choose(asked, root, pool, rest),
             "weights": asked.weights,
@@ -56,6 +56,7 @@ def choose(asked: argparse.Namespace, root: Path, pool: str, arm: str) -> str:
             "samples": asked.samples,
             "variation": {"m": asked.m},
             "rounds": asked.rounds,
+            "judge": asked.judge if way == "judged-loop" else None,
             "output": str(root / place(arm)),
         }
         return closed_loop.run(build(ClosedLoopConfig, fields))["uri"]

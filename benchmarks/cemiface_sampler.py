@@ -1,6 +1,6 @@
 """Which sampler should a generator ship with? Solver, steps, guidance and its interval, by what comes out.
 
-    python benchmarks/cemiface_sampler.py --weights runs/cemiface_tiny/generator --work runs/cemiface_dial \\
+    python benchmarks/cemiface_sampler.py --weights runs/cemiface_tiny/generator --work runs/cemiface_sampler \\
         --judge benchmarks/judge
 
 One-shot people of the validation split (those of cemiface_dial.py), four samples each at every m, equal noise in every

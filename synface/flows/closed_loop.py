@@ -1,7 +1,8 @@
 """``synface closed-loop``: generate, embed again, correct what is asked; keep the best round.
 
 Packing in a learned embedding may leave what the generator can render: far apart as asked, alike as realised. So the
-loop never trusts the asked embeddings: every round is judged by the identities as generated.
+loop never trusts the asked embeddings: every round is judged by the identities as generated. Nor need it trust its
+scorer, which it drives apart: an independent judge may say which rounds count.
 """
 
 import json
@@ -11,6 +12,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from synface.core import sphere
 from synface.core.errors import InputError
 from synface.embed import run as embed
 from synface.flows import realised, sampling
@@ -29,6 +31,7 @@ from synface.store import uri as uris
 KIND = "identities"
 WORK = "_synface/closed_loop"
 FILE = "closed_loop.json"
+MARGIN = "judge_margin"
 #: what a round's line says, of `realised.measured` and `realised.against_asked`
 STATED = ("max_cosine", "mean_nearest_cosine", "cosine_to_asked_mean", "nearer_to_another")
 
@@ -38,6 +41,8 @@ def plan(config: ClosedLoopConfig) -> dict[str, Any]:
     table = _check(config)
     generate.plan(_images(config, config.identities, config.output))
     a_round = sampling.estimate(config, table.num_rows, config.samples, config.variation)
+    if config.judge is not None:
+        a_round["judge"] = a_round["embed"]
     return {
         "identities": table.num_rows,
         "rounds": config.rounds,
@@ -51,7 +56,8 @@ def run(config: ClosedLoopConfig) -> dict[str, Any]:
 
     Returns:
         uri, num_identities, best_round, of the first and the best round (``first_*`` and plain): max_cosine and
-        mean_nearest_cosine of the realised identities, cosine_to_asked_mean, nearer_to_another; seconds, cached.
+        mean_nearest_cosine of the realised identities, cosine_to_asked_mean, nearer_to_another, judge_margin where
+        there is a judge; seconds, cached.
 
     Raises:
         InputError: weights, scorer and identities that do not belong together, settings that the generator refuses.
@@ -63,6 +69,8 @@ def run(config: ClosedLoopConfig) -> dict[str, Any]:
         "weights": artifact.sha256_hex(weights.config_bytes(weights.read_config(config.weights, "generator"))),
         "scorer": weights.read_config(config.scorer).sha256,
     }
+    if config.judge is not None:
+        digests["judge"] = weights.read_config(config.judge).sha256
     opened = artifact.open_output(config, digests)
     if opened.finished is not None:
         return _result(config, opened.finished.numbers, started, cached=True)
@@ -72,7 +80,7 @@ def run(config: ClosedLoopConfig) -> dict[str, Any]:
     for number in range(config.rounds + 1):
         signals.check_stop()
         came_nd = _realise(config, table, sent_nd, number)
-        rounds.append((sent_nd, _line(table, sent_nd, came_nd, wanted_nd)))
+        rounds.append((sent_nd, _line(table, sent_nd, came_nd, wanted_nd) | _judged(config, number)))
         say(f"closed loop: round {number} of {config.rounds}: {rounds[-1][1]}")
         if number < config.rounds:
             sent_nd = step(config, sent_nd, came_nd, wanted_nd)
@@ -104,10 +112,15 @@ def best_round(lines: list[dict[str, Any]], objective: str, least_followed: floa
     """The round to keep, of those that still do as they are asked.
 
     spread: the least mean nearest cosine; follow: the largest mean cosine to the embeddings that were wanted. A round
-    whose images no longer follow what is asked (garbage also spreads apart) does not count; the first always does.
+    whose images no longer follow what is asked (garbage also spreads apart), or whose people an independent judge
+    tells apart less well than the first's, does not count; the first always does.
     """
-    floor = least_followed * lines[0]["cosine_to_asked_mean"]
-    kept = [i for i, line in enumerate(lines) if i == 0 or line["cosine_to_asked_mean"] >= floor]
+    floor, apart = least_followed * lines[0]["cosine_to_asked_mean"], lines[0].get(MARGIN, 0.0)
+    kept = [
+        i
+        for i, line in enumerate(lines)
+        if i == 0 or (line["cosine_to_asked_mean"] >= floor and line.get(MARGIN, 0.0) >= apart)
+    ]
     if objective == "follow":
         return max(kept, key=lambda i: lines[i]["cosine_to_wanted_mean"])
     return min(kept, key=lambda i: lines[i]["mean_nearest_cosine"])
@@ -119,9 +132,25 @@ def _check(config: ClosedLoopConfig) -> pa.Table:
     table = tables.read_identities(config.identities)
     if table.num_rows < 2:
         raise InputError(f"identities {config.identities}: one identity; far apart needs at least two")
+    if config.judge is not None:
+        _check_judge(config, config.judge)
     metadata = schemas.metadata_of(table.schema)
     generators.check_embedder(stated, metadata.get("embedder", "unknown"), metadata.get("embedder_sha256", ""))
     return table
+
+
+def _check_judge(config: ClosedLoopConfig, name: str) -> None:
+    judge, scorer = weights.read_config(name), weights.read_config(config.scorer)
+    if judge.sha256 == scorer.sha256:
+        raise InputError(
+            f"judge {name}: has the scorer's own weights, and would agree with it; give another recognizer"
+        )
+    size = weights.read_config(config.weights, generators.GENERATOR_KIND).input_size
+    if judge.input_size != size:
+        raise InputError(
+            f"judge {name}: takes crops of {judge.input_size} pixels, the generator makes images of {size}; give a "
+            "recognizer of that size"
+        )
 
 
 def _images(config: ClosedLoopConfig, identities: str, output: str) -> GenerateConfig:
@@ -142,6 +171,20 @@ def _realise(config: ClosedLoopConfig, table: pa.Table, sent_nd: np.ndarray, num
     if missing:
         raise InputError(f"round {number}: no image of {len(missing)} identities, first {missing[0]!r}; ask for less")
     return schemas.embeddings(found)[[row[name] for name in names]]
+
+
+def _judged(config: ClosedLoopConfig, number: int) -> dict[str, float]:
+    """How well the judge tells a round's people apart.
+
+    The images' mean cosine to their own person's centre, less the centres' mean nearest cosine.
+    """
+    if config.judge is None:
+        return {}
+    work = uris.join(config.output, WORK, f"round-{number:03d}")
+    made = embed.run(sampling.embed_config(config, work, f"{work}-judged", config.judge))["uri"]
+    own_n = tables.read_similarities(made)[1].astype(np.float64)
+    nearest_n = sphere.nearest_cosine(schemas.embeddings(tables.read_identities(made)))[0]
+    return {MARGIN: round(float(own_n.mean() - nearest_n.mean()), 6)}
 
 
 def _line(table: pa.Table, sent_nd: np.ndarray, came_nd: np.ndarray, wanted_nd: np.ndarray) -> dict[str, Any]:

@@ -23,6 +23,11 @@ class ClosedLoopConfig(StageConfig):
     scorer: InputUri = Field(
         default="heads-fr-tiny", description="recognizer that measures: the one that the generator was trained with"
     )
+    judge: InputUri | None = Field(
+        default=None,
+        description="an independent recognizer: rounds whose people it tells apart less well than the first's are not "
+        "kept; the loop finds what its scorer alone sees",
+    )
     objective: Literal["spread", "follow"] = Field(
         default="spread",
         description="spread: drive the realised identities apart; follow: realise the embeddings of the table",

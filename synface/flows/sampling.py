@@ -47,11 +47,13 @@ def generate_config(
     )
 
 
-def embed_config(config: CalibrateConfig | ClosedLoopConfig, images: str, output: str) -> EmbedConfig:
-    """The scorer's embeddings of generated images."""
+def embed_config(
+    config: CalibrateConfig | ClosedLoopConfig, images: str, output: str, recognizer: str | None = None
+) -> EmbedConfig:
+    """Generated images embedded by the scorer, or by another recognizer, with each image's cosine to its mean."""
     numerics = {"threads": config.numerics.threads_per_actor, "device": config.numerics.device}
-    fields = {"images": images, "weights": config.scorer, "output": output, "numerics": numerics}
-    return build(EmbedConfig, fields | {"how": {"labels": config.how.labels}})
+    fields = {"images": images, "weights": recognizer or config.scorer, "output": output, "numerics": numerics}
+    return build(EmbedConfig, fields | {"similarities": recognizer is not None, "how": {"labels": config.how.labels}})
 
 
 def estimate(

@@ -2,17 +2,22 @@
 
 import itertools
 import json
+import shutil
 
 import numpy as np
+import pyarrow as pa
 import pytest
+import torch
 
 from synface.core import sphere
 from synface.core.errors import InputError
 from synface.flows import closed_loop, realised
 from synface.flows.closed_loop_config import ClosedLoopConfig
+from synface.models import recognizers, weights
+from synface.models.embedding import Embedder
 from synface.pack import correction
 from synface.settings import build
-from synface.store import schemas, tables
+from synface.store import images, schemas, tables
 from tests.flows.conftest import people_table, unit
 
 
@@ -35,6 +40,14 @@ def test_the_round_that_is_kept():
     assert closed_loop.best_round(lines, "follow", 0.9) == 1
     assert closed_loop.best_round(lines, "follow", 0.0) == 2
     assert closed_loop.best_round([line(-0.1, 0.5), line(-0.2, 0.6)], "spread", 0.9) == 0
+
+
+def test_a_round_that_an_independent_judge_tells_apart_less_well_is_not_kept():
+    lines = [line(0.8, 0.5) | {"judge_margin": 0.15}, line(0.8, 0.4) | {"judge_margin": 0.16},
+             line(0.8, 0.3) | {"judge_margin": 0.14}]  # fmt: skip
+    assert closed_loop.best_round(lines, "spread", 0.9) == 1
+    assert closed_loop.best_round(lines[::2], "spread", 0.9) == 0
+    assert closed_loop.best_round([{**one, "judge_margin": 0.1} for one in lines], "spread", 0.9) == 2
 
 
 @pytest.mark.ray
@@ -77,7 +90,45 @@ def test_rounds_follow_from_what_was_measured(ray_cluster, small_cemiface, tmp_p
     assert again["cached"] and again["best_round"] == best == result["best_round"]
 
 
-def test_refusals(small_cemiface, tmp_path):
+@pytest.fixture
+def judge(tmp_path) -> str:
+    """Another recognizer, random as well."""
+    torch.manual_seed(2)
+    stated = weights.WeightsConfig("tiny", 8, 32, "CC0-1.0", "noise")
+    weights.save_pretrained(str(tmp_path / "judge"), recognizers.build("tiny", 8, 32), stated)
+    return str(tmp_path / "judge")
+
+
+@pytest.mark.ray
+def test_the_judges_margin_is_that_of_the_rounds_images(ray_cluster, small_cemiface, judge, tmp_path):
+    config = config_of(small_cemiface, tmp_path / "out", judge=judge)
+    assert set(closed_loop.plan(config)["estimate"]["a_round"]) == {"generate", "embed", "judge"}
+
+    def keeping(folder):
+        if folder.endswith(closed_loop.WORK):
+            shutil.copytree(folder, tmp_path / "kept")
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(closed_loop.uris, "delete_files", keeping)
+        result = closed_loop.run(config)
+    lines = json.loads((tmp_path / "out" / closed_loop.FILE).read_text())
+    assert result["judge_margin"] == lines[result["best_round"]]["judge_margin"]
+    seen = Embedder.from_pretrained(judge, threads=1)
+    for number, stated in enumerate(lines):
+        table = pa.concat_tables(tables.iter_images(str(tmp_path / "kept" / f"round-{number:03d}")))
+        pictures = np.stack([images.decode(row["bytes"]) for row in table["image"].to_pylist()])
+        x_nd, label = seen.embed(pictures).astype(np.float64), table["label"].to_numpy()
+        centre = sphere.normalize(np.stack([x_nd[label == i].mean(0) for i in range(8)]))
+        cosine = centre @ centre.T - 2 * np.eye(8)
+        margin = np.einsum("nd,nd->n", x_nd, centre[label]).mean() - cosine.max(1).mean()
+        assert stated["judge_margin"] == pytest.approx(margin, abs=1e-4)
+
+
+def test_refusals(small_cemiface, judge, tmp_path):
+    with pytest.raises(InputError, match="has the scorer's own weights"):
+        closed_loop.run(config_of(small_cemiface, tmp_path / "o", judge=small_cemiface["scorer"]))
+    with pytest.raises(InputError, match="takes crops of 64 pixels, the generator makes images of 32"):
+        closed_loop.run(config_of(small_cemiface, tmp_path / "o", judge="heads-fr-tiny"))
     other = tmp_path / "other.parquet"
     other.write_bytes(tables.parquet_bytes(people_table(unit(4, 8), "another")))
     with pytest.raises(InputError, match="embed or pack the identities with that recognizer"):
