@@ -6,8 +6,8 @@
 Arms, all of the same number of identities from one pool of unseen people, all rendered alike: the first of the pool
 (unpacked), its dispersed subset, packed in the whole embedding space (the unsafe way), packed inside the leading
 subspace that holds a share of the energy, the same whitened, and the closed loop from one of these, alone or with the
-rounds that the judge tells apart less well left out. Every line: what was asked, what came, how near to what was asked,
-whether an independent judge still tells the people apart, and what a recognizer learns from them.
+rounds that the judge tells apart less well left out. Every line: what was asked, what came, how near to what was
+asked, whether an independent judge still tells the people apart, and what a recognizer learns from them.
 """
 
 import argparse
