@@ -9,6 +9,7 @@ rendered before. A trial is as long as `--images` makes it (60 to 90 s was asked
 import argparse
 import time
 
+import stages
 from common import write_result
 from synface.flows import sweep, sweep_tune
 from synface.flows.sweep_config import SweepConfig
@@ -19,18 +20,14 @@ from synface.store import uri as uris
 
 
 def config(output: str, count: int, images: int) -> SweepConfig:
-    changes = {
-        "pool": None,
-        "embed": None,
-        "pack": None,
-        "generate": {"domain": "heads-digi", "num_identities": images // 16},
-    }
+    quickstart = stages.sections_of("jobs/configs/quickstart.yaml")
+    people = {"generator": "heads", "domain": "heads-digi", "num_identities": images // 16, "images_per_identity": 16}
+    recipe = {"generate": {**people, "image_size": 64}, **{k: quickstart[k] for k in ("train_recognizer", "evaluate")}}
     return build(
         SweepConfig,
         {
             "output": output,
-            "base": "jobs/configs/quickstart.yaml",
-            "recipe": changes,
+            "recipe": recipe,
             "points": [{}],
             "seeds": list(range(count)),
             "select_on": ["heads-val/frontal"],
