@@ -3,11 +3,12 @@
     python benchmarks/cemiface_sampler.py --weights runs/cemiface_tiny/generator --work runs/cemiface_sampler \\
         --judge benchmarks/judge
 
-One-shot people of the validation split (those of cemiface_dial.py), four samples each at every m, equal noise in every
+People of the validation split, centres of `--inquiry` pictures, four samples each at every m, equal noise in every
 arm. Every line: network evaluations an image (guided steps count twice), and for each m the similarity that came, its
-spread per sample, the mislabel rate and the judge's AUC between samples of one identity and of two; last, how much
-samples of one identity at m = 0.75 differ in pixels and how sharp they are, beside rendered pictures of these people.
-`--work` also gets a picture of every arm: people as rows, two samples at each m as columns.
+spread per sample, the mislabel rate, the judge's AUC between samples of one identity and of two, and the similarity
+to the people's own pictures that the judge sees; last, how much samples of one identity at m = 0.75 differ in pixels
+and how sharp they are, beside rendered pictures of these people. `--work` also gets a picture of every arm: people as
+rows, two samples at each m as columns.
 """
 
 import argparse
@@ -19,7 +20,7 @@ import torch
 
 from cemiface_dial import auc_among, people, pictures
 from common import write_result
-from synface.core import dial
+from synface.core import dial, sphere
 from synface.models import sampling, weights
 from synface.models.denoisers import generator as generators
 from synface.models.embedding import Embedder
@@ -53,9 +54,13 @@ def evaluations(generator: generators.Generator, settings: SamplerSettings) -> i
 
 
 def measure(
-    asked: argparse.Namespace, generator: generators.Generator, inquiry_id: np.ndarray, settings: SamplerSettings
+    asked: argparse.Namespace,
+    generator: generators.Generator,
+    inquiry_id: np.ndarray,
+    own: np.ndarray,
+    settings: SamplerSettings,
 ) -> tuple[list[dict[str, float]], np.ndarray]:
-    """A line per m, and the images [m, identities, samples, s, s, 3]."""
+    """A line per m, and the images [m, identities, samples, s, s, 3]; `own`: rendered pictures of the people."""
     scorer = Embedder.from_pretrained(asked.scorer, threads=1)
     judge = Embedder.from_pretrained(asked.judge, threads=1) if asked.judge else None
     count, samples = len(inquiry_id), asked.samples
@@ -70,10 +75,18 @@ def measure(
         wrong = dial.mislabelled(found, label, inquiry_id)
         line = {"m": m, "realised": realised.mean(), "spread": realised.std(), "mislabelled": wrong.mean()}
         if judge is not None:
-            line["judge_auc"] = auc_among(judge.embed(images).reshape(count, samples, -1))
+            seen_ikd = judge.embed(images).reshape(count, samples, -1)
+            line["judge_auc"] = auc_among(seen_ikd)
+            line["judge_realised"] = np.einsum("ikd,id->ik", seen_ikd, centres(judge, own)).mean()
         lines.append({name: round(float(value), 4) for name, value in line.items()})
         made.append(images.reshape(count, samples, *images.shape[1:]))
     return lines, np.stack(made)
+
+
+def centres(embedder: Embedder, own: np.ndarray) -> np.ndarray:
+    """Unit mean embedding of each person's rendered pictures uint8 [identities, pictures, s, s, 3]."""
+    x_nd = embedder.embed(own.reshape(-1, *own.shape[2:]))
+    return sphere.normalize(x_nd.reshape(*own.shape[:2], -1).mean(1))
 
 
 def variety(images_ik: np.ndarray) -> float:
@@ -103,17 +116,17 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--arms", default=";".join(ARMS), help="separated by semicolons")
     asked = parser.parse_args()
-    inquiry_id = schemas.embeddings(tables.read_identities(people(asked)))[: asked.used]
+    table = tables.read_identities(people(asked)).slice(0, asked.used)
+    inquiry_id, names = schemas.embeddings(table), table["identity_id"].to_pylist()
     generator, _ = generators.from_pretrained(asked.weights)
     generator = generator.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     torch.set_num_threads(asked.threads)
     rendered = pictures(f"{asked.work}/inquiry_images")
-    names = sorted({name for name, _ in rendered})
     own = np.stack([[rendered[name, k] for k in range(asked.samples)] for name in names])
     arms = {}
     for name in asked.arms.split(";"):
         settings = SamplerSettings(**ARMS[name])
-        lines, images = measure(asked, generator, inquiry_id, settings)
+        lines, images = measure(asked, generator, inquiry_id, own, settings)
         nearest = int(np.argmin([abs(m - 0.75) for m in asked.m]))
         arms[name] = {
             "evaluations": evaluations(generator, settings),
