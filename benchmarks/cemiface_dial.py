@@ -98,7 +98,7 @@ def judged(
     """The judge's view of every target's samples."""
     judge = Embedder.from_pretrained(asked.judge, threads=2)
     own = embeddings(judge, f"{asked.work}/inquiry_images")
-    own_ikd = np.stack([[own[name, k] for k in range(asked.samples)] for name in names])
+    own_ikd = by_identity(own, names, asked.samples)
     centre_id = sphere.normalize(own_ikd[:, : asked.inquiry].mean(1))
     found_itkd = in_order(judge, pixels, names, targets, asked.samples)
     cos_itkj = np.einsum("itkd,jd->itkj", found_itkd, centre_id)
@@ -121,7 +121,7 @@ def re_embedded(asked: argparse.Namespace, inquiries: str) -> dict[str, float]:
     table = tables.read_identities(inquiries)
     names = table["identity_id"].to_pylist()
     found = embeddings(Embedder.from_pretrained(asked.scorer, threads=2), made)
-    mean_id = sphere.normalize(np.stack([[found[n, k] for k in range(asked.samples)] for n in names]).mean(1))
+    mean_id = sphere.normalize(by_identity(found, names, asked.samples).mean(1))
     cosine_ij = mean_id @ schemas.embeddings(table).T
     return {
         "m": M,
@@ -139,12 +139,17 @@ def in_order(
     return embedder.embed(x).reshape(len(names), values, samples, -1)
 
 
+def by_identity(found: dict[tuple[str, int], np.ndarray], names: list[str], samples: int) -> np.ndarray:
+    """Features [identities, samples, d] of the named people's first samples."""
+    return np.stack([[found[name, k] for k in range(samples)] for name in names])
+
+
 def came(scorer: Embedder, images: str, inquiries: str, judge: Embedder | None = None) -> dict[str, float]:
     """How near an images table's samples came to their inquiries, how alike they are, and what a judge sees."""
     table, found = tables.read_identities(inquiries), embeddings(scorer, images)
     names, inquiry_id = table["identity_id"].to_pylist(), schemas.embeddings(table)
     samples = len(found) // len(names)
-    x_ikd = np.stack([[found[n, k] for k in range(samples)] for n in names])
+    x_ikd = by_identity(found, names, samples)
     label_n = np.repeat(np.arange(len(names)), samples)
     upper = np.triu_indices(samples, 1)
     line: dict[str, Any] = {
@@ -153,8 +158,7 @@ def came(scorer: Embedder, images: str, inquiries: str, judge: Embedder | None =
         "cosine_within_identity": np.einsum("ikd,ild->ikl", x_ikd, x_ikd)[:, upper[0], upper[1]].mean(),
     }
     if judge is not None:
-        seen = embeddings(judge, images)
-        line["judge_auc"] = auc_among(np.stack([[seen[n, k] for k in range(samples)] for n in names]))
+        line["judge_auc"] = auc_among(by_identity(embeddings(judge, images), names, samples))
     return {name: round(float(value), 4) for name, value in line.items()}
 
 

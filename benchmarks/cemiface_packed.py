@@ -17,9 +17,10 @@ from typing import Any
 import numpy as np
 
 import stages
-from cemiface_dial import auc_among, auc_error
+from cemiface_dial import auc_among, auc_error, by_identity
 from cemiface_dial import embeddings as embedded
 from common import mean_and_interval, write_result
+from synface.core import sphere
 from synface.flows import closed_loop, realised
 from synface.flows.closed_loop_config import ClosedLoopConfig
 from synface.models import weights
@@ -71,14 +72,19 @@ def place(arm: str) -> str:
     return arm.replace(" ", "-")
 
 
-def judged(judge: Embedder, images: str) -> dict[str, float]:
-    """AUC of the judge between two samples of one identity and of two, and its standard error over identities."""
-    found = embedded(judge, images)
-    by_name: dict[str, list[np.ndarray]] = {}
-    for (name, _), x_d in found.items():
-        by_name.setdefault(name, []).append(x_d)
-    x_ikd = np.stack([np.stack(rows) for rows in by_name.values()])
-    return {"judge_auc_among_samples": round(auc_among(x_ikd), 4), "judge_auc_error": round(auc_error(x_ikd), 4)}
+def judged(asked: argparse.Namespace, identities: str, images: str) -> dict[str, float]:
+    """AUC of the judge between two samples of one identity and of two, its standard error over identities, and the
+    judge's margin as the closed loop has it.
+    """
+    found = embedded(Embedder.from_pretrained(asked.judge, threads=1), images)
+    x_ikd = by_identity(found, tables.read_identities(identities)["identity_id"].to_pylist(), asked.samples)
+    centre_id = sphere.normalize(x_ikd.mean(1))
+    line = {
+        "judge_auc_among_samples": auc_among(x_ikd),
+        "judge_auc_error": auc_error(x_ikd),
+        "judge_margin": closed_loop.margin(np.einsum("ikd,id->ik", x_ikd, centre_id), centre_id),
+    }
+    return {name: round(value, 4) for name, value in line.items()}
 
 
 def measure(asked: argparse.Namespace, root: Path, pool: str, arm: str) -> dict[str, Any]:
@@ -89,7 +95,7 @@ def measure(asked: argparse.Namespace, root: Path, pool: str, arm: str) -> dict[
     came = realised.run(build(realised.RealisedConfig, fields | {"output": str(root / f"{place(arm)}-realised")}))
     line: dict[str, Any] = {name: round(came[name], 4) for name in STATED}
     if asked.judge:
-        line |= judged(Embedder.from_pretrained(asked.judge, threads=1), images)
+        line |= judged(asked, chosen, images)
     if asked.train:
         sections = stages.sections_of(asked.recipe)
         fr = root / f"{place(arm)}-fr"

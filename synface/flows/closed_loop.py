@@ -174,17 +174,20 @@ def _realise(config: ClosedLoopConfig, table: pa.Table, sent_nd: np.ndarray, num
 
 
 def _judged(config: ClosedLoopConfig, number: int) -> dict[str, float]:
-    """How well the judge tells a round's people apart.
-
-    The images' mean cosine to their own person's centre, less the centres' mean nearest cosine.
-    """
+    """The judge's `margin` of a round's images."""
     if config.judge is None:
         return {}
     work = uris.join(config.output, WORK, f"round-{number:03d}")
     made = embed.run(sampling.embed_config(config, work, f"{work}-judged", config.judge))["uri"]
-    own_n = tables.read_similarities(made)[1].astype(np.float64)
-    nearest_n = sphere.nearest_cosine(schemas.embeddings(tables.read_identities(made)))[0]
-    return {MARGIN: round(float(own_n.mean() - nearest_n.mean()), 6)}
+    own_n = tables.read_similarities(made)[1]
+    return {MARGIN: round(margin(own_n, schemas.embeddings(tables.read_identities(made))), 6)}
+
+
+def margin(own_n: np.ndarray, centre_id: np.ndarray) -> float:
+    """How well people are told apart: images' mean cosine to their own person's centre [n], less the mean nearest
+    cosine of the unit centres float32 [i, d].
+    """
+    return float(own_n.mean(dtype=np.float64) - sphere.nearest_cosine(centre_id)[0].mean(dtype=np.float64))
 
 
 def _line(table: pa.Table, sent_nd: np.ndarray, came_nd: np.ndarray, wanted_nd: np.ndarray) -> dict[str, Any]:

@@ -77,8 +77,6 @@ def run(config: TrainRecognizerConfig) -> dict[str, Any]:
         uri, images, classes, parameters, epochs, steps, loss and accuracy of the last epoch, seconds, cached.
     """
     started = time.monotonic()
-    if config.continue_from is not None:  # workers may have another folder
-        config = config.model_copy(update={CONTINUED: uris.absolute(config.continue_from)})
     check(config)
     steps_run.table_rows(config)
     opened = artifact.open_output(config, input_digests(config))

@@ -20,7 +20,7 @@ from tests.train.conftest import pixels, write_toy
 
 
 def test_a_recognizers_training_loads_no_diffusion_library():
-    """What it would cost every controller and every worker: four seconds of a CPU."""
+    """What it would cost every controller and every worker: five seconds of a CPU."""
     found = "import sys, synface.train.run; print([m for m in ('diffusers', 'transformers') if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", found], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
