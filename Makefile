@@ -6,6 +6,7 @@ OUTPUT ?= runs/quickstart
 VENV   := .venv
 BIN    := $(VENV)/bin
 
+FAST := not slow and not soak
 #: what breaks when Ray changes
 RAY_TESTS := tests/ops tests/distributed tests/generate tests/pack/test_distributed.py tests/embed \
              tests/train/test_run.py tests/train/test_two_processes.py tests/flows/test_sweep_tune.py tests/e2e
@@ -34,8 +35,13 @@ venv-dev: $(VENV)/.dev
 quickstart: $(VENV)/.run
 	$(BIN)/python jobs/pipeline.py --config jobs/configs/quickstart.yaml --output $(OUTPUT)
 
+# two processes: the tests of the session's Ray cluster mostly wait for it, so all others run beside them
 test: $(VENV)/.dev
-	$(BIN)/python -m pytest -q --durations=10
+	@log=$$(mktemp); trap 'rm -f '$$log EXIT; trap 'kill $$others' INT TERM; \
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -m "not ray and $(FAST)" --durations=10 >$$log 2>&1 & others=$$!; \
+	echo "tests of the Ray cluster; all others run beside them, their report follows"; \
+	$(BIN)/python -m pytest -q -m "ray and $(FAST)" --durations=10; code=$$?; \
+	wait $$others || code=1; cat $$log; exit $$code
 
 test-slow: $(VENV)/.dev .venv-swift/.done
 	$(BIN)/python -m pytest -q -m "slow and not soak" --timeout=1500 --durations=10

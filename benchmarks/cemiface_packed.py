@@ -61,7 +61,7 @@ def choose(asked: argparse.Namespace, root: Path, pool: str, arm: str) -> str:
             "output": str(root / place(arm)),
         }
         return closed_loop.run(build(ClosedLoopConfig, fields))["uri"]
-    more: dict[str, Any] = {"subspace": float(rest)} if rest else {}
+    more: dict[str, Any] = {"subspace": float(rest) if rest else "all"}
     if way == "whitened":
         more["whiten"] = "space"
     return stages.pack(root / place(arm), gallery=pool, alpha=asked.alpha, num_identities=count, **more)

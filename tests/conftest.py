@@ -22,6 +22,14 @@ settings.register_profile("synface", deadline=None)  # timings never gate a test
 settings.load_profile("synface")
 
 
+@pytest.hookimpl(tryfirst=True)  # before marks decide what is run
+def pytest_collection_modifyitems(items):
+    """Whatever uses the cluster is marked so: `make test` runs those tests beside all others."""
+    for item in items:
+        if "ray_cluster" in item.fixturenames:
+            item.add_marker(pytest.mark.ray)
+
+
 @pytest.fixture(scope="session")
 def ray_cluster():
     """One local Ray cluster for the whole session, small on purpose; tests never shut it down."""

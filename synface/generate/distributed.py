@@ -198,6 +198,7 @@ def _stream(
     # a block per request, or one actor would get them all
     stream = ray.data.from_items(requests, override_num_blocks=len(requests))
     stream.context.enable_progress_bars = False
+    stream.context.issue_detectors_config.detectors = []  # else 15 lines every half minute: no memory is reserved here
     stream.context.max_errored_blocks = 0
     search_path = [os.getcwd() if p == "" else p for p in sys.path] if ":" in config.generator else []
     # all at once: actors that wait for a place are what an autoscaler starts nodes for

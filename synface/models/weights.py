@@ -34,7 +34,8 @@ MAX_HEADER_BYTES = 100_000_000
 
 #: built-in name -> folder of package data: a recognizer and a generator for its embeddings
 PRETRAINED: dict[str, Path] = {
-    name: Path(__file__).parent / "pretrained" / name for name in ("heads-fr-tiny", "cemiface-tiny")
+    name: Path(__file__).parent / "pretrained" / name
+    for name in ("heads-fr-tiny", "cemiface-tiny", "cemiface-tiny-paper")
 }
 
 NORMALISATION = {"mean": crops.PIXEL_MEAN, "scale": crops.PIXEL_SCALE}

@@ -47,11 +47,13 @@ def space_of(config: PackConfig, dim: int, faces_md: Tensor | None) -> Space:
         InputError: the share of `subspace` leaves one direction.
     """
     whitened = config.whiten == "space"
-    if faces_md is None or (config.subspace is None and not whitened):
+    if faces_md is None or (config.share is None and not whitened):
         return Space(dim)
-    basis_de, spread_e = gallery.principal_directions(faces_md, config.subspace or 1.0)
+    basis_de, spread_e = gallery.principal_directions(faces_md, config.share or 1.0)
     if basis_de.shape[1] < 2:
-        raise InputError(f"subspace = {config.subspace}: one direction holds that share; ask for a larger share")
+        raise InputError(
+            f"subspace = {config.share}: one direction of the gallery holds that share; ask for a larger one, or `all`"
+        )
     return Space(basis_de.shape[1], basis_de, spread_e if whitened else None)
 
 

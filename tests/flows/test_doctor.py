@@ -10,6 +10,7 @@ def test_what_ships_is_found_and_what_is_missing_has_its_source(monkeypatch, tmp
     assert {row["name"]: row["ok"] for row in found["embedded"]} == {
         "heads-fr-tiny": True,
         "cemiface-tiny": True,
+        "cemiface-tiny-paper": True,
         "heads": True,
     }
     assert all(len(row["sha256"]) == 64 and row["licence"] for row in found["embedded"])

@@ -141,6 +141,20 @@ def test_the_papers_recipe_is_a_paper_generator():
     assert config.denoiser == "cemiface-tiny-paper" and config.m_range == (-1, 1) and config.mode is None
 
 
+def test_the_papers_second_part_goes_on_from_the_first():
+    first, second = (
+        read_recipe(str(ROOT / f"jobs/configs/cemiface_tiny_paper{part}.yaml"), (*STEPS, "pool"))
+        for part in ("", "_more")
+    )
+    after = steps(build(PipelineConfig, {"output": "/r", **{k: v for k, v in second.items() if k in STEPS}}))
+    assert [s for s in after if s not in ("pool", "embed")] == ["generate", "train_generator", "calibrate"]
+    assert second["generate"] == first["generate"]
+    assert after["train_generator"].start.endswith("runs/cemiface_tiny_paper/generator")
+    names = {*first["train_generator"], *second["train_generator"]} - {"how"}
+    differ = {k for k in names if first["train_generator"].get(k) != second["train_generator"].get(k)}
+    assert differ == {"autoencoder", "start", "steps", "seed", "weight"}
+
+
 @pytest.mark.parametrize(
     ("name", "mode"), [("idiffface_tiny", "identity"), ("dcface_tiny", "style"), ("cemiface_tiny_paper", "paper")]
 )

@@ -69,7 +69,7 @@ def test_whitened_space_there_and_back():
 
 def test_packed_in_whitened_coordinates_the_spectrum_is_the_gallerys(tmp_path, uri):
     common = {"gallery": uri, "alpha": 0.0, "initial": "random"}
-    free = run.run(config(tmp_path / "a", **common))
+    free = run.run(config(tmp_path / "a", **common, subspace="all"))
     white = run.run(config(tmp_path / "b", **common, whiten="space"))
     spectra = []
     for result in (free, white):
@@ -85,7 +85,7 @@ def test_packed_in_whitened_coordinates_the_spectrum_is_the_gallerys(tmp_path, u
 
 
 def test_whitened_start_opens_all_directions(tmp_path, uri):
-    plain = run.run(config(tmp_path / "a", gallery=uri, alpha=0.0, passes=5))
+    plain = run.run(config(tmp_path / "a", gallery=uri, alpha=0.0, passes=5, subspace="all"))
     even = run.run(config(tmp_path / "b", gallery=uri, alpha=0.0, passes=5, whiten="start"))
     assert even["max_cosine"] < plain["max_cosine"]
 
@@ -97,6 +97,32 @@ def test_subspace_states_dimension_bound_and_energy(tmp_path, uri):
     assert result["bound_at_effective_dimension"] == bounds.best(60, effective)
     assert result["energy_outside_subspace"] < 1e-5
     assert result["max_cosine"] > result["bound_at_effective_dimension"]
+
+
+@pytest.mark.parametrize(
+    ("fields", "share"),
+    [
+        ({}, 0.9),
+        ({"tau_hi": 0.9}, 0.9),
+        ({"subspace": 0.5}, 0.5),
+        ({"subspace": "all"}, None),
+        ({"tau_lo": 0.5}, None),
+        ({"whiten": "start"}, None),
+        ({"whiten": "space", "subspace": 0.8}, 0.8),
+        ({"solver": "algorithm1"}, None),
+        ({"gallery": None, "dim": 8}, None),
+    ],
+)
+def test_what_can_be_rendered_is_the_default(tmp_path, uri, fields, share):
+    assert config(tmp_path, **({"gallery": uri} | fields)).share == share
+
+
+def test_the_default_packs_as_the_share_says(tmp_path, uri):
+    plain, asked = (
+        run.run(config(tmp_path / name, gallery=uri, passes=5, **fields))
+        for name, fields in (("plain", {}), ("asked", {"subspace": 0.9}))
+    )
+    np.testing.assert_array_equal(*(embeddings(read_identities(found["uri"])) for found in (plain, asked)))
 
 
 def test_leaving_what_can_be_rendered_is_warned_of(tmp_path, uri, capsys):
@@ -111,16 +137,17 @@ def test_leaving_what_can_be_rendered_is_warned_of(tmp_path, uri, capsys):
 class TestTradeOff:
     def test_curve_falls_and_each_point_is_what_its_alpha_gives(self, tmp_path, uri):
         alphas = [0.0, 0.2, 2.0]
-        result = run.run(config(tmp_path / "a", gallery=uri, alpha=0.5, trade_off=alphas))
+        near = {"gallery": uri, "subspace": "all"}
+        result = run.run(config(tmp_path / "a", **near, alpha=0.5, trade_off=alphas))
         curve = result["trade_off"]
         assert [p["alpha"] for p in curve] == alphas
         cosines, distances = ([p[name] for p in curve] for name in ("max_cosine", "gallery_distance"))
         assert cosines == sorted(cosines) and distances == sorted(distances, reverse=True)
-        alone = run.run(config(tmp_path / "b", gallery=uri, alpha=0.2))
+        alone = run.run(config(tmp_path / "b", **near, alpha=0.2))
         assert curve[1]["max_cosine"] == pytest.approx(alone["max_cosine"], abs=1e-7)
         assert curve[1]["gallery_distance"] == pytest.approx(alone["gallery_distance"], abs=1e-6)
         assert artifact.require(result["uri"]).numbers["trade_off"] == curve
-        main = run.run(config(tmp_path / "c", gallery=uri, alpha=0.5))
+        main = run.run(config(tmp_path / "c", **near, alpha=0.5))
         assert main["max_cosine"] == result["max_cosine"]
         assert not uris.exists(uris.join(result["uri"], points.CURVE))
 

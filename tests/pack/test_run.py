@@ -271,7 +271,8 @@ class TestSolvers:
         pq.write_table(faces, tmp_path / "low.parquet")
         uri = str(tmp_path / "low.parquet")
         inside = run.run(config(tmp_path / "a", gallery=uri, num_identities=30, alpha=0.0, subspace=0.999))
-        free = run.run(config(tmp_path / "b", gallery=uri, num_identities=30, alpha=0.0, initial="random"))
+        everywhere = {"gallery": uri, "num_identities": 30, "alpha": 0.0, "initial": "random", "subspace": "all"}
+        free = run.run(config(tmp_path / "b", **everywhere))
         made = embeddings(read_identities(inside["uri"]))
         assert np.abs(made[:, 5:]).max() < 1e-6
         assert inside["effective_dimension"] == 5 and inside["energy_outside_subspace"] < 1e-6

@@ -151,7 +151,8 @@ def test_missing_weights(tmp_path):
     with pytest.raises(InputError, match=r"no config\.json there"):
         weights.from_pretrained(str(tmp_path / "nothing"))
     with pytest.raises(
-        InputError, match="unknown pretrained weights 'heads-fr-big'; known: cemiface-tiny, heads-fr-tiny"
+        InputError,
+        match="unknown pretrained weights 'heads-fr-big'; known: cemiface-tiny, cemiface-tiny-paper, heads-",
     ):
         weights.from_pretrained("heads-fr-big")
 
