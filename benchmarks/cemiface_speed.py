@@ -45,8 +45,9 @@ def worker(asked: argparse.Namespace, ready, go, results) -> None:
 
     def draw(number: int) -> None:
         keys = [("speed", number, row) for row in range(len(x))]
-        latents = sampling.sample(module.denoiser, x, m, 0, keys, settings)
-        sampling.to_images(latents, module.autoencoder, settings.micro_batch)
+        with torch.autocast("cpu", torch.bfloat16, enabled=asked.dtype == "bfloat16"):
+            latents = sampling.sample(module.denoiser, x, m, 0, keys, settings)
+            sampling.to_images(latents, module.autoencoder, settings.micro_batch)
 
     draw(-1)
     ready.put(None)
@@ -64,6 +65,7 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--batches", type=int, default=12)
     parser.add_argument("--micro-batch", type=int, default=16)
+    parser.add_argument("--dtype", default="float32", choices=("float32", "bfloat16"))
     parser.add_argument("--solver")
     parser.add_argument("--steps", type=int)
     parser.add_argument("--guidance", type=float)
@@ -88,6 +90,7 @@ def main() -> None:
         "weights": weights.read_config(asked.weights, "generator").sha256 if asked.weights else "fresh",
         "sampler": dataclasses.asdict(settings),
         "workers": asked.workers,
+        "dtype": asked.dtype,
         "images_per_s": round(sum(images / wall for wall, _ in seconds), 2),
         "images_per_cpu_second": round(images * len(seconds) / sum(cpu for _, cpu in seconds), 2),
     }

@@ -55,6 +55,10 @@ class Balance(Settings):
     by: tuple[str, ...] = Field(default=("sex", "ancestry"), min_length=1, description="attributes or columns")
 
 
+#: generators that do not take numerics.dtype, and why
+OTHER_DTYPE = {"heads": "heads are drawn without a network: leave it out", "arc2face": "use arc2face.dtype"}
+
+
 class GenerateNumerics(Numerics):
     """What decides the last bits of generated images."""
 
@@ -63,6 +67,15 @@ class GenerateNumerics(Numerics):
     )
     threads_per_actor: int = Field(default=1, ge=1, le=256)
     device: Literal["cpu", "cuda"] = "cpu"
+    dtype: Literal["float32", "bfloat16", "float16"] = Field(
+        default="float32", description="of the products of cemiface, dcface and idiffface (autocast)"
+    )
+
+    @model_validator(mode="after")
+    def _dtype(self) -> "GenerateNumerics":
+        if self.dtype == "float16" and self.device == "cpu":
+            raise ValueError("dtype float16 needs device cuda; on the CPU use bfloat16 or float32")
+        return self
 
 
 class GenerateHow(PlacedHow):
@@ -169,6 +182,8 @@ class GenerateConfig(StageConfig):
             raise ValueError("balance looks at embeddings: give identities, or contexts.uniform")
         if self.generator == "heads" and self.variation != Variation():
             raise ValueError("variation is for generators that draw an embedding; heads varies by heads.stress")
+        if self.numerics.dtype != "float32" and self.generator in OTHER_DTYPE:
+            raise ValueError(f"numerics.dtype = {self.numerics.dtype!r}: {OTHER_DTYPE[self.generator]}")
         if self.options and ":" not in self.generator:
             raise ValueError(
                 f"options are for package.module:attribute generators; use the section {self.generator!r}"

@@ -2,7 +2,8 @@
 
 An image's noise depends on ``(seed, *key)`` alone and every forward pass has the same padded batch, so that
 its bytes depend on its own key and condition, the weights, the settings, the threads and the device: never
-on the images beside it, their number or their order.
+on the images beside it, their number or their order. Under ``torch.autocast`` the network's products are
+rounded; noise, guidance and the solver's steps stay float32.
 """
 
 from collections.abc import Sequence
@@ -265,10 +266,10 @@ def _micro_batch(
     x = noise(NOISE_STREAM) * scheduler.init_noise_sigma
     for step, t in enumerate(scheduler.timesteps):
         if weight_b is not None and low <= int(t) / model.config.num_train_steps <= high:
-            both = model(torch.cat([x, x]), t.to(device).expand(2 * size), both_conditions)
+            both = model(torch.cat([x, x]), t.to(device).expand(2 * size), both_conditions).float()
             prediction = guided(both[:size], both[size:], weight_b, settings.guidance_rescale)
         else:
-            prediction = model(x, t.to(device).expand(size), condition)
+            prediction = model(x, t.to(device).expand(size), condition).float()
         if isinstance(scheduler, DDIMScheduler):
             extra = noise(STEP_STREAM, step) if settings.eta else None
             x = scheduler.step(prediction, int(t), x, eta=settings.eta, variance_noise=extra, return_dict=False)[0]

@@ -61,6 +61,19 @@ def test_an_image_depends_on_its_own_key_alone(trained, people):
         assert np.array_equal(sample.pixels, whole[i // 2 * 6 + i % 2].pixels)
 
 
+def test_rounded_products_move_pixels_little_and_keep_the_key(trained, people):
+    plain, rounded = ({"numerics": {"micro_batch": 4, "dtype": dtype}} for dtype in ("float32", "bfloat16"))
+    exact = np.stack([s.pixels for s in rendered(config_of(trained, people, **plain))]).astype(int)
+    config = config_of(trained, people, **rounded)
+    whole = rendered(config)
+    mixed = rendered(config, rng.permutation(30, 0).tolist(), group=3)
+    for a, b in zip(whole, mixed, strict=True):
+        assert np.array_equal(a.pixels, b.pixels)
+    error = np.abs(np.stack([s.pixels for s in whole]) - exact)
+    contrast = np.abs(exact - exact.mean((0, 1, 2))).mean()
+    assert 0 < error.mean() < 0.1 * contrast  # eight bits of mantissa, three steps of a network
+
+
 def test_pixels_are_the_samplers(trained, people):
     """One image from the pieces: the keyed noise, the weights' own three steps, the decoder."""
     module, _ = generators.from_pretrained(trained)
@@ -239,6 +252,12 @@ def test_refused_before_any_work(trained, people, tmp_path, fields, message):
         ({"cemiface": {"inquiry_repeats": 3}}, "belong together"),
         ({"variation": {"similarity": 0.5, "cone": {}}}, "either similarity or cone"),
         ({"generator": "heads"}, "heads varies by heads.stress"),
+        ({"numerics": {"dtype": "float16"}}, "float16 needs device cuda"),
+        (
+            {"generator": "heads", "variation": {}, "numerics": {"dtype": "bfloat16"}},
+            "without a network: leave it out",
+        ),
+        ({"generator": "arc2face", "numerics": {"dtype": "bfloat16"}}, "use arc2face.dtype"),
     ],
 )
 def test_refused_configurations(trained, people, fields, message):

@@ -44,7 +44,7 @@ class DiffusionGenerator:
         torch.set_num_threads(config.numerics.threads_per_actor)
         options, stated = self.options(config), self.stated(config)
         module, _ = generators.from_pretrained(self.place(config))
-        self._device = config.numerics.device
+        self._device, self._dtype = config.numerics.device, getattr(torch, config.numerics.dtype)
         module = module.to(self._device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self._denoiser, self._autoencoder = module.denoiser, module.autoencoder
         self._settings = resolve(options.sampler, stated, config.numerics.micro_batch)
@@ -171,11 +171,12 @@ class DiffusionGenerator:
             facts = [
                 fact | dict(zip(self._pose, row.tolist(), strict=True)) for fact, row in zip(facts, pose, strict=True)
             ]
-        latents = sampling.sample(
-            self._denoiser, embedding, m, config.seed, keys, self._settings, device=self._device,
-            negative_nd=negative, style_nchw=style, pose_na=pose,
-        )  # fmt: skip
-        images = sampling.to_images(latents, self._autoencoder, self._settings.micro_batch, self._device)
+        with torch.autocast(self._device, self._dtype, enabled=self._dtype != torch.float32):
+            latents = sampling.sample(
+                self._denoiser, embedding, m, config.seed, keys, self._settings, device=self._device,
+                negative_nd=negative, style_nchw=style, pose_na=pose,
+            )  # fmt: skip
+            images = sampling.to_images(latents, self._autoencoder, self._settings.micro_batch, self._device)
         return [
             self._sample(image, a, {**fact, "cone_cosine": None if cosine is None else float(cosine[row])})
             for row, (image, a, fact) in enumerate(zip(images, wanted, facts, strict=True))
