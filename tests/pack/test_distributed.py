@@ -78,10 +78,11 @@ class TestCluster:
         )
 
     @pytest.mark.slow
-    def test_a_pass_differs_by_rounding_only_with_gallery_and_kept_rows(self, tmp_path, ray_cluster):
+    @pytest.mark.parametrize("how_near", [{"tau_lo": 0.2}, {"subspace": 0.9}], ids=["band", "subspace"])
+    def test_a_pass_differs_by_rounding_only_with_gallery_and_kept_rows(self, tmp_path, ray_cluster, how_near):
         gallery = run.run(config(tmp_path / "g", 1, passes=5))["uri"]
         kept = run.run(config(tmp_path / "k", 1, passes=5, num_identities=30, seed=8))["uri"]
-        fields = {"gallery": gallery, "keep": kept, "passes": 1, "tau_lo": 0.2, "initial": "random"}
+        fields = {"gallery": gallery, "keep": kept, "passes": 1, "initial": "random", **how_near}
         one, many = (run.run(config(tmp_path, k, **fields)) for k in (1, 2))
         first, second = (embeddings(read_identities(r["uri"])) for r in (one, many))
         np.testing.assert_allclose(first, second, atol=1e-6, rtol=0)
