@@ -143,6 +143,7 @@ def trials_table(rows: Sequence[Row], paths: Sequence[str], metric: str) -> pa.T
             for e in epochs
         },
         "images": [images_key(r.trial) for r in rows],
+        "identities": pa.array([identities_key(r.trial) for r in rows], pa.string()),
         "error": [r.error for r in rows],
     }
     return pa.table(columns)
@@ -156,7 +157,18 @@ def _named(names: Sequence[str]) -> dict[str, Any]:
 def images_key(trial: Trial) -> str | None:
     """Where a trial's images stand below the store; None where its recipe brings them."""
     stage = trial.whole.stages.get("generate")
-    return None if stage is None else "/".join(stage.output.split("/")[-2:])
+    return None if stage is None else _below_store(stage.output)
+
+
+def identities_key(trial: Trial) -> str | None:
+    """Where the inquiries of a trial's images stand: below the store, or a URI of the user's; None where none are."""
+    stages = trial.whole.stages
+    place = getattr(stages.get("generate"), "identities", None)
+    return _below_store(place) if place in {stage.output for stage in stages.values()} else place
+
+
+def _below_store(output: str) -> str:
+    return "/".join(output.split("/")[-2:])
 
 
 def told(values: Point, path: str) -> Any:

@@ -12,8 +12,10 @@ from synface.report import figures
 
 #: value, low, high as shares; None where nobody measured it, or a single seed has no interval
 Estimate = tuple[float | None, float | None, float | None]
-#: ticks that several lines of text leave room for, in all panels together
-TICKS = 22
+#: least distance of two ticks of several lines, of the axis's length, where a figure has one panel
+TICK_DISTANCE = 0.03
+#: lines that a legend inside the axes leaves visible
+FEW_LINES = 3
 
 
 @dataclass(frozen=True)
@@ -49,16 +51,26 @@ def curve(panels: Sequence[Panel], axis: str) -> Figure:
         if panel.x is None:
             ax.set_xticks(places, panel.labels, rotation=40, ha="right")
         elif any("\n" in label for label in panel.labels):
-            kept = np.argsort(places)[:: -(-len(places) * len(panels) // TICKS)]
+            kept = _apart(places, TICK_DISTANCE * len(panels) * np.ptp(places))
             ax.set_xticks(places[kept], [panel.labels[i] for i in kept], fontsize=7.5)
         ax.set_title(panel.title)
         ax.yaxis.set_major_formatter(PercentFormatter(1, None))
         ax.grid()
         if len(panel.lines) > 1:
-            ax.legend(fontsize=8.5)
+            beside = {} if len(panel.lines) <= FEW_LINES else {"loc": "upper left", "bbox_to_anchor": (1.0, 1.0)}
+            ax.legend(fontsize=8.5, **beside)
     figure.supxlabel(axis, fontsize=9.5)
     axes[0, 0].set_ylabel("verification accuracy")
     return figure
+
+
+def _apart(places: np.ndarray, distance: float) -> list[int]:
+    """Rows of the places that are kept, from the largest one down, so that none is nearer to the next than this."""
+    kept: list[int] = []
+    for row in np.argsort(places)[::-1]:
+        if not kept or places[kept[-1]] - places[row] >= distance:
+            kept.append(int(row))
+    return kept
 
 
 def _line(ax: Axes, x: np.ndarray, estimates: Sequence[Estimate], name: str, number: int, joined: bool) -> None:

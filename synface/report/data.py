@@ -15,8 +15,10 @@ from synface.core.ranks import part_statistics, rank_groups
 from synface.core.rng import permutation
 from synface.core.sphere import nearest_cosine
 from synface.evaluate.audit import similarity_statistics
+from synface.models.embedding import Embedder
 from synface.report.config import NamedInput, ReportConfig
 from synface.report.grid import Grid, read_grid
+from synface.report.nearness import nearer_to_another
 from synface.report.samples import Samples, read_samples
 from synface.report.space import Space, lay_out
 from synface.store import artifact, schemas, tables
@@ -72,7 +74,8 @@ class Sweep:
     """Rows of a sweep's tables, one a trial and one a point, its numbers, and samples.
 
     `similarity` holds `audit.similarity_statistics` of the columns of `samples` whose images were scored; `space`
-    their layout, if it was asked; `costs` the lines of the table of costs by trial, where it stands.
+    their layout, if it was asked; `nearer` the share of a point's images that this recognizer puts nearer to another
+    inquiry, where it embedded the inquiries too; `costs` the lines of the table of costs by trial, where it stands.
     """
 
     trials: tuple[Mapping[str, Any], ...]
@@ -81,6 +84,7 @@ class Sweep:
     samples: Samples = field(default_factory=Samples)
     similarity: Mapping[int, Mapping[str, Any]] = field(default_factory=dict)
     space: Space | None = None
+    nearer: Mapping[int, float] = field(default_factory=dict)
     costs: Mapping[int, Mapping[str, str]] = field(default_factory=dict)
 
 
@@ -272,7 +276,7 @@ def read_sweep(uri: str, identities: int, embedder: str | None = None, beside: S
     Args:
         uri: of the sweep.
         identities: rows of the grid of samples.
-        embedder: lays out samples of every point; None: none are.
+        embedder: lays out samples of every point, and says which lie nearer to another inquiry; None: nobody does.
         beside: images tables whose samples stand beside the points'.
     """
     manifest = artifact.require(uri, "sweep")
@@ -289,12 +293,28 @@ def read_sweep(uri: str, identities: int, embedder: str | None = None, beside: S
     columns = {**images, **{-1 - number: item.uri for number, item in enumerate(beside)}}
     scored = {place: inquiry_similarity(place) for place in set(columns.values())}
     similarity = {column: known for column, place in columns.items() if (known := scored[place]) is not None}
-    layout = None
+    layout, nearer = None, {}
     if embedder is not None and images:
         drawn = {point: read_grid(place, SPACE_IDENTITIES, SPACE_IMAGES).rows for point, place in images.items()}
         layout = lay_out(drawn, embedder)
+        nearer = _nearer(found[0], images, store, embedder)
     samples = read_samples(images, beside, identities) if images else Samples()
-    return Sweep(tuple(found[0]), tuple(found[1]), manifest.numbers, samples, similarity, layout, _costs(uri))
+    return Sweep(tuple(found[0]), tuple(found[1]), manifest.numbers, samples, similarity, layout, nearer, _costs(uri))
+
+
+def _nearer(
+    trials: Sequence[Mapping[str, Any]], images: Mapping[int, str], store: str, embedder: str
+) -> dict[int, float]:
+    """Point -> `nearer_to_another` of its images, where its inquiries are known."""
+    network = Embedder.from_pretrained(embedder, threads=1)
+    inquiries = {r["point"]: r["identities"] for r in trials if r.get("identities")}
+    pairs = {
+        point: (place, key if key.startswith("/") or "://" in key else uris.join(store, key))
+        for point, place in images.items()
+        if (key := inquiries.get(point)) is not None
+    }
+    measured = {pair: nearer_to_another(*pair, network) for pair in set(pairs.values())}
+    return {point: share for point, pair in pairs.items() if (share := measured[pair]) is not None}
 
 
 def _costs(uri: str) -> dict[int, Mapping[str, str]]:

@@ -195,7 +195,8 @@ def _similarity(data: Sweep) -> Section:
     cells = [tuple("\u2013" if v is None else v if isinstance(v, str) else f"{v:.3f}" for v in row) for row in rows]
     lead = (
         "Similarity to the inquiry: what was asked (m, or the target of the dial), what the images table's scorer "
-        "measured, and the share of images that it puts nearer to another inquiry. A dash: nobody measured it."
+        "measured, and the share of images that it, or the page's own recognizer, puts nearer to another inquiry. A "
+        "dash: nobody measured it."
     )
     shown = [("", Table(header, cells))]
     if data.similarity:
@@ -211,7 +212,8 @@ def _first_trials(data: Sweep) -> list[tuple[str, Mapping[str, Any]]]:
     labels = dict(zip((p["point"] for p in data.points), _axis(data)[0], strict=True))
     first: dict[int, Mapping[str, Any]] = {}
     for r in data.trials:
-        first.setdefault(r["point"], r)
+        nearer = data.nearer.get(r["point"]) if r["nearer_to_another"] is None else r["nearer_to_another"]
+        first.setdefault(r["point"], {**r, "nearer_to_another": nearer})
     return [(labels[number], r) for number, r in first.items() if number in labels]
 
 

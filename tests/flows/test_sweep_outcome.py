@@ -63,6 +63,20 @@ def test_one_row_a_trial_and_what_is_missing_is_said(rows):
     assert table[0]["realised"] is None and table[0]["metric at 2 epochs"] == 0.6
 
 
+def test_a_row_says_where_its_images_and_their_inquiries_stand(rows, tmp_path):
+    made = outcome.trials_table(rows, [PATH], "all").to_pylist()[0]
+    stages = rows[0].trial.whole.stages
+    assert stages["generate"].output.endswith(made["images"]) and made["images"].startswith("generate/")
+    assert stages["pack"].output.endswith(made["identities"]) and made["identities"].startswith("pack/")
+    mine = str(tmp_path / "mine.parquet")
+    Path(mine).write_bytes(b"people")
+    recipe = {"pool": None, "embed": None, "pack": None, "generate": {"identities": mine}}
+    given = planned(recipe=recipe, space={PATH: [0.1]}, seeds=[0])[2]
+    assert outcome.identities_key(given[0]) == mine
+    drawn = {**recipe, "generate": {"num_identities": 4}}
+    assert outcome.identities_key(planned(recipe=drawn, space={PATH: [0.1]}, seeds=[0])[2][0]) is None
+
+
 def test_one_row_a_point_with_its_interval(rows):
     table = outcome.points_table(outcome.point_summaries(rows, "all"), [PATH]).to_pylist()
     assert [r[PATH] for r in table] == [0.1, 0.2, 0.3]
