@@ -56,7 +56,7 @@ def tables_of(paths: Sequence[str], crossed: Sequence[str], points: Sequence[Map
         points: its points; a table none of whose rows is of any of them is left out.
     """
     named = any(point.get("name") for point in points)
-    asked = [("name", *crossed), tuple(crossed)] if named else [tuple(paths)]
+    asked = [("name", *crossed), tuple(crossed or paths)] if named else [tuple(paths)]
     fitting = [t for t in PUBLISHED if any(set(t.paths) == set(one) for one in asked)]
     return [t for t in fitting if t.whole or any(t.key(point) in t.rows for point in points)]
 

@@ -192,3 +192,13 @@ def test_another_artifact_is_refused(tmp_path):
     place = commit(tmp_path / "x", "images", [], {})
     with pytest.raises(InputError, match="holds 'images', expected 'sweep'"):
         stage.run(report_config(tmp_path / "page", sweep=place))
+
+
+def test_named_mixtures_stand_beside_the_published_ones():
+    mixed = '{"mixture":[{"fixed":0},{"fixed":0.5}]}'
+    points = [{"name": "0", M: "0"}, {"name": "0 and 0.5", M: mixed}]
+    found = tables_of([M], [], points)
+    assert [t.title for t in found] == [t.title for t in tables_of([M], [], [{M: "0"}, {M: mixed}])] != []
+    assert any(t.rows.get(t.key(points[1])) == (90.36,) for t in found)
+    # points with names that a number crosses: the names count too
+    assert not any(t.paths == (M,) for t in tables_of([M], ["pack.alpha"], points))
