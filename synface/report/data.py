@@ -296,17 +296,17 @@ def read_sweep(uri: str, identities: int, embedder: str | None = None, beside: S
     layout, nearer = None, {}
     if embedder is not None and images:
         drawn = {point: read_grid(place, SPACE_IDENTITIES, SPACE_IMAGES).rows for point, place in images.items()}
-        layout = lay_out(drawn, embedder)
-        nearer = _nearer(found[0], images, store, embedder)
+        network = Embedder.from_pretrained(embedder, threads=1)
+        layout = lay_out(drawn, network)
+        nearer = _nearer(found[0], images, store, network)
     samples = read_samples(images, beside, identities) if images else Samples()
     return Sweep(tuple(found[0]), tuple(found[1]), manifest.numbers, samples, similarity, layout, nearer, _costs(uri))
 
 
 def _nearer(
-    trials: Sequence[Mapping[str, Any]], images: Mapping[int, str], store: str, embedder: str
+    trials: Sequence[Mapping[str, Any]], images: Mapping[int, str], store: str, network: Embedder
 ) -> dict[int, float]:
     """Point -> `nearer_to_another` of its images, where its inquiries are known."""
-    network = Embedder.from_pretrained(embedder, threads=1)
     inquiries = {r["point"]: r["identities"] for r in trials if r.get("identities")}
     pairs = {
         point: (place, key if key.startswith("/") or "://" in key else uris.join(store, key))

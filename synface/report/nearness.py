@@ -4,11 +4,12 @@ import numpy as np
 
 from synface.core.errors import SynfaceError
 from synface.models.embedding import Embedder
+from synface.report.grid import read_grid
+from synface.report.space import embedded
 from synface.store import artifact, schemas, tables
-from synface.store.formats.verification_bin import decode_image, decode_images
 
-#: images of a table that are measured
-IMAGES = 1000
+#: a table's identities and images of each that are measured
+IDENTITIES, IMAGES = 125, 8
 
 
 def nearer_to_another(images: str, identities: str, network: Embedder) -> float | None:
@@ -20,7 +21,8 @@ def nearer_to_another(images: str, identities: str, network: Embedder) -> float 
         network: a recognizer.
 
     Returns:
-        None where the identities do not stand there any more, are not those, or are another recognizer's.
+        None where the identities do not stand there any more, are not those, are another recognizer's, or none of them
+        is in the images.
     """
     try:
         if artifact.content_digest(identities) != artifact.require(images, "images").inputs.get("identities"):
@@ -31,18 +33,10 @@ def nearer_to_another(images: str, identities: str, network: Embedder) -> float 
     if schemas.metadata_of(inquiries.schema).get("embedder_sha256") != network.sha256:
         return None
     row = {name: i for i, name in enumerate(inquiries["identity_id"].to_pylist())}
-    encoded: list[bytes] = []
-    own: list[int] = []
-    for table in tables.iter_images(images, ["image", "identity_id"]):
-        for image, name in zip(table["image"].to_pylist(), table["identity_id"].to_pylist(), strict=True):
-            if image is not None and image["bytes"] is not None and name in row and len(own) < IMAGES:
-                encoded.append(image["bytes"])
-                own.append(row[name])
-        if len(own) >= IMAGES:
-            break
-    if not own:
+    # mixtures of two people (`generate --contexts.mixup`) have no inquiry of their own
+    drawn = [(row[name], encoded) for name, encoded in read_grid(images, IDENTITIES, IMAGES).rows if name in row]
+    if not drawn:
         return None
-    side = decode_image(encoded[0], images).width
-    x_nd = network.embed(decode_images(encoded, network.size, side, images, 0))
-    nearest = (x_nd @ schemas.embeddings(inquiries).T).argmax(1)
-    return float((nearest != np.array(own)).mean())
+    own_n = np.array([own for own, encoded in drawn for _ in encoded])
+    x_nd = embedded(network, [data for _, encoded in drawn for data in encoded], images)
+    return float(((x_nd @ schemas.embeddings(inquiries).T).argmax(1) != own_n).mean())

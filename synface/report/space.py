@@ -31,20 +31,22 @@ def check() -> None:
         raise InputError('embedder: t-SNE needs scikit-learn: pip install "synface[tsne]"')
 
 
-def lay_out(samples: Mapping[int, Sequence[tuple[str, Sequence[bytes]]]], embedder: str) -> Space:
+def embedded(network: Embedder, encoded: Sequence[bytes], where: str) -> np.ndarray:
+    """Embeddings [n, d] of encoded images of one size, resized to the network's; `where` names them in errors."""
+    return network.embed(decode_images(encoded, network.size, decode_image(encoded[0], where).width, where))
+
+
+def lay_out(samples: Mapping[int, Sequence[tuple[str, Sequence[bytes]]]], network: Embedder) -> Space:
     """Embed encoded images and lay them out together.
 
     Args:
         samples: point -> (identity, its images).
-        embedder: built-in name, folder or URI of a recognizer.
+        network: a recognizer.
     """
     check()
     flat = [(p, name, data) for p, rows in samples.items() for name, images in rows for data in images]
-    network = Embedder.from_pretrained(embedder, threads=1)
-    encoded = [data for *_, data in flat]
-    side = decode_image(encoded[0], "sample 0").width
-    x_nd = network.embed(decode_images(encoded, network.size, side, "samples", 0))
-    return Space(tuple(p for p, *_ in flat), tuple(name for _, name, _ in flat), tsne(x_nd), embedder)
+    x_nd = embedded(network, [data for *_, data in flat], "samples")
+    return Space(tuple(p for p, *_ in flat), tuple(name for _, name, _ in flat), tsne(x_nd), network.name)
 
 
 def tsne(x_nd: np.ndarray) -> np.ndarray:
