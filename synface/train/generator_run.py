@@ -14,7 +14,16 @@ from synface.ops.cluster import versions
 from synface.ops.runs import say
 from synface.store import artifact
 from synface.store import uri as uris
-from synface.train import average_loop, data, distributed, generator_setup, generator_worker, poses, steps_run
+from synface.train import (
+    average_loop,
+    data,
+    distributed,
+    generator_setup,
+    generator_start,
+    generator_worker,
+    poses,
+    steps_run,
+)
 from synface.train.average_loop import Place, State
 from synface.train.generator_config import TrainGeneratorConfig
 from synface.train.generator_setup import Networks
@@ -43,7 +52,8 @@ def _check(config: TrainGeneratorConfig) -> Networks:
     """Everything that can be refused before any work; the frozen networks."""
     steps_run.table_rows(config)
     networks = generator_setup.load_networks(config, "cpu")
-    generator_setup.check_start(config, networks)
+    if config.start is not None and networks.begun is None:
+        generator_start.check_file(config, networks.description)
     poses.check(config, networks.description.pose)
     if config.how.inquiries is not None:
         if networks.description.mode == "style":
@@ -76,7 +86,7 @@ def run(config: TrainGeneratorConfig) -> dict[str, Any]:
     if config.autoencoder is not None:
         known["autoencoder"] = weights.read_stated(config.autoencoder).sha256
     if config.start is not None:
-        known["start"] = generator_setup.start_sha256(config.start)
+        known["start"] = generator_start.sha256(config.start)
     opened = artifact.open_output(config, steps_run.input_digests(config, **known))
     if opened.finished is not None:
         return steps_run.result(config, opened.finished.numbers, started, cached=True)
@@ -84,6 +94,8 @@ def run(config: TrainGeneratorConfig) -> dict[str, Any]:
     generator_setup.split_identities(config, catalog)
     mode = networks.description.mode
     say(f"train: {config.denoiser}, mode {mode}, on {len(catalog)} images of {len(catalog.classes)} identities")
+    if networks.begun is not None:
+        say(f"train: {generator_start.described(config, networks.description, networks.begun)}")
     checkpoint = distributed.launch(
         _placed(config), generator_worker.train_generator, catalog, steps_run.remedy(config)
     )
@@ -117,9 +129,10 @@ def weights_config(
 ) -> weights.WeightsConfig:
     """What is stated beside the trained weights."""
     name = config.embedder if config.embedder in weights.PRETRAINED else networks.embedder.config.architecture
-    provenance = generators.Provenance(
-        name, networks.embedder.sha256, config.licence, steps_run.training_data(config, opened.inputs)
-    )
+    data = steps_run.training_data(config, opened.inputs)
+    if networks.begun is not None:
+        data = f"{data.rstrip('.')}; {generator_start.provenance(networks.begun)}"
+    provenance = generators.Provenance(name, networks.embedder.sha256, config.licence, data)
     return generators.weights_config(
         module,
         config.denoiser,

@@ -10,20 +10,19 @@ from torch import nn
 
 from synface.core import rng, scores, sphere
 from synface.core.errors import InputError, unknown_name
-from synface.models import checkpoints, denoisers, weights
+from synface.models import denoisers, weights
 from synface.models.autoencoder import Autoencoder
 from synface.models.denoisers import adm
 from synface.models.denoisers import generator as generators
 from synface.models.denoisers.config import DENOISERS, DenoiserConfig, from_dict
-from synface.models.denoisers.unet import Denoiser, build_backbone
+from synface.models.denoisers.unet import Denoiser
 from synface.models.embedding import Embedder
-from synface.store import artifact
-from synface.store import uri as uris
-from synface.train import diffusion
+from synface.train import diffusion, generator_start
 from synface.train.average_loop import Trainee
 from synface.train.data import Catalog
 from synface.train.diffusion import Batch, RidgeSums
 from synface.train.generator_config import TrainGeneratorConfig
+from synface.train.generator_start import Begun
 
 #: x0_hat is clipped here before E_id: a fifth beyond the range, so that nearly saturated pixels keep a gradient
 CLIP = 1.2
@@ -109,7 +108,7 @@ class Networks:
     embedder: Embedder
     recognizer: nn.Module
     autoencoder: Autoencoder | None
-    begun: Denoiser | None = None
+    begun: Begun | None = None
 
     def features(self, x0_nchw: torch.Tensor) -> torch.Tensor:
         """E_id's raw features float32 [n, d] of estimated clean samples, differentiable: decode, clip, embed."""
@@ -121,13 +120,13 @@ def load_networks(config: TrainGeneratorConfig, device: str) -> Networks:
     """Load E_id and the autoencoder, frozen, and fit the denoiser's description to them.
 
     Raises:
-        InputError: as `describe`, `check_embedder`, `load_begun` and the loading of weights.
+        InputError: as `describe`, `check_embedder`, `generator_start` and the loading of weights.
     """
     recognizer, stated = weights.from_pretrained(config.embedder)
     check_embedder(config, stated)
     recognizer = recognizer.requires_grad_(False)
-    begun = load_begun(config, stated)
-    autoencoder = None if begun is None else begun.autoencoder
+    begun = generator_start.load(config, stated)
+    autoencoder = None if begun is None else begun.module.autoencoder
     if config.autoencoder is not None:
         autoencoder = generators.autoencoder_from_pretrained(config.autoencoder)[0]
     if autoencoder is not None:
@@ -135,78 +134,20 @@ def load_networks(config: TrainGeneratorConfig, device: str) -> Networks:
         autoencoder = autoencoder.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     description = describe(config, stated.embedding_dim, autoencoder)
     if begun is not None:
-        check_same_network(config, description, begun.denoiser.config)
+        generator_start.check_fits(config, description, begun.denoiser.config)
     embedder = Embedder(recognizer, stated, config.embedder, device)
-    return Networks(description, embedder, recognizer, autoencoder, None if begun is None else begun.denoiser)
-
-
-def load_begun(config: TrainGeneratorConfig, embedder: weights.WeightsConfig) -> generators.Generator | None:
-    """The generator that training goes on from, where there is one.
-
-    Raises:
-        InputError: nothing stands there, it was trained with another recognizer, or an autoencoder is given besides.
-    """
-    if config.start is None:
-        return None
-    if not weights.stand_at(config.start):
-        if not uris.exists(config.start):
-            raise InputError(
-                f"start {config.start}: nothing stands there; give a built-in generator, a weights folder or a "
-                "released file"
-            )
-        return None
-    found, stated = generators.from_pretrained(config.start)
-    if stated.details.get("embedder_sha256") != embedder.sha256:
-        raise InputError(
-            f"start {config.start}: was trained for embeddings of {stated.details.get('embedder')}, embedder "
-            f"{config.embedder!r} has other weights: give the one that it was trained with"
-        )
-    if config.autoencoder is not None and found.autoencoder is not None:
-        raise InputError(f"autoencoder: start {config.start} brings its own; leave one of them out")
-    return found
-
-
-def check_same_network(config: TrainGeneratorConfig, asked: DenoiserConfig, found: DenoiserConfig) -> None:
-    """InputError where the two differ in more than what m means in training, and poses that are new."""
-    ours, theirs = asked.as_dict(), found.as_dict()
-    free = {"mode"} if found.pose else {"mode", "pose"}
-    other = [f"{k} = {theirs[k]!r}, asked {ours[k]!r}" for k in ours if k not in free and ours[k] != theirs[k]]
-    if other:
-        raise InputError(
-            f"start {config.start}: is another network than denoiser {config.denoiser!r} with its architecture.*: "
-            f"{'; '.join(other)}"
-        )
+    return Networks(description, embedder, recognizer, autoencoder, begun)
 
 
 def make_trainee(config: TrainGeneratorConfig, networks: Networks) -> GeneratorTrainee:
     """A fresh denoiser (from torch's global generator), or one that starts from other weights, with its loss."""
     denoiser = denoisers.build(networks.description)
     if networks.begun is not None:
-        # what knows the pose may be new: it adds nothing at first
-        denoiser.load_state_dict({**denoiser.state_dict(), **networks.begun.state_dict()})
+        generator_start.begin(denoiser, networks.begun.denoiser)
     elif config.start is not None:
-        adm.start(denoiser.unet, read_start(config.start), networks.description, f"start {config.start}")
+        saved = generator_start.read_file(config.start)
+        adm.start(denoiser.unet, saved, networks.description, f"start {config.start}")
     return GeneratorTrainee(denoiser, networks.features, config.weight, config.measure)
-
-
-def read_start(uri: str) -> Any:
-    """What a released file holds, as tensors and plain data alone."""
-    return checkpoints.read_tensors(uris.read_bytes(uri), uri)
-
-
-def start_sha256(start: str) -> str:
-    """Of the weights, or of the file."""
-    if weights.stand_at(start):
-        return weights.read_config(start, generators.GENERATOR_KIND).sha256
-    return artifact.sha256_hex(uris.read_bytes(start))
-
-
-def check_start(config: TrainGeneratorConfig, networks: Networks) -> None:
-    """InputError where ``config.start`` is a released file that does not fit the denoiser."""
-    if config.start is not None and networks.begun is None:
-        with torch.device("meta"):
-            own = build_backbone(networks.description).state_dict()
-        adm.fitted(own, read_start(config.start), networks.description, f"start {config.start}")
 
 
 def split_identities(config: TrainGeneratorConfig, catalog: Catalog) -> tuple[np.ndarray, np.ndarray]:

@@ -25,7 +25,7 @@ COUNTS = {
     "sweep_measure": (6, 2, 2),
     "sweep_measure_tiny": (6, 2, 2),
     "sweep_lambda": (12, 4, 4),
-    "sweep_lambda_tiny": (12, 4, 4),
+    "sweep_lambda_tiny": (24, 8, 4),
     "sweep_sources": (27, 9, 3),
     "sweep_sources_tiny": (12, 4, 2),
     "sweep_centres": (54, 18, 0),

@@ -1,15 +1,19 @@
 from pathlib import Path
 
 import pytest
+import torch
 
 from synface.core.errors import InputError
 from synface.flows.config import PipelineConfig
 from synface.flows.wiring import STEPS, steps
+from synface.models.denoisers import generator as generators
 from synface.models.denoisers.config import DENOISERS
 from synface.settings import build, read_recipe
 from synface.train.generator_config import TrainGeneratorConfig
 
 ROOT = Path(__file__).parents[2]
+#: a recipe whose generator is compared with another's
+PAPER = ("cemiface_tiny_paper", "cemiface_tiny_more")
 
 FULL = {
     "output": "/runs/x",
@@ -155,19 +159,29 @@ def test_the_papers_second_part_goes_on_from_the_first():
     assert differ == {"autoencoder", "start", "steps", "seed", "weight"}
 
 
-@pytest.mark.parametrize(
-    ("name", "mode"), [("idiffface_tiny", "identity"), ("dcface_tiny", "style"), ("cemiface_tiny_paper", "paper")]
-)
-def test_the_other_tiny_generators_learn_from_the_same_people(name, mode):
+def test_the_papers_generator_learns_from_the_same_people():
     """Equal data and latents as CemiFace's, so that the generators may be compared."""
-    files = [read_recipe(str(ROOT / f"jobs/configs/{n}.yaml"), (*STEPS, "pool")) for n in (name, "cemiface_tiny_more")]
-    recipe, reference = files
+    recipe, reference = (read_recipe(str(ROOT / f"jobs/configs/{n}.yaml"), (*STEPS, "pool")) for n in PAPER)
     stages = steps(build(PipelineConfig, {"output": "/r", **{k: v for k, v in recipe.items() if k in STEPS}}))
     assert [s for s in stages if s not in ("pool", "embed", "calibrate")] == ["generate", "train_generator"]
     assert recipe["generate"] == reference["generate"]
     training = stages["train_generator"]
     assert (training.images, training.autoencoder) == (["/r/images"], "cemiface-tiny")
-    assert DENOISERS[training.denoiser].mode == mode
+    assert DENOISERS[training.denoiser].mode == "paper"
+
+
+@pytest.mark.parametrize(("name", "mode"), [("idiffface_tiny", "identity"), ("dcface_tiny", "style")])
+def test_the_other_tiny_generators_learn_from_some_of_the_same_people(name, mode):
+    """In the same latents, from the weights of one that has seen all of them."""
+    recipe, reference = (read_recipe(str(ROOT / f"jobs/configs/{n}.yaml"), STEPS) for n in (name, PAPER[1]))
+    training = recipe["train_generator"]
+    build(TrainGeneratorConfig, {**training, "images": ["/r/images"], "output": "/r"})
+    assert {k for k, v in recipe["generate"].items() if reference["generate"][k] != v} == {"num_identities"}
+    assert recipe["generate"]["num_identities"] < reference["generate"]["num_identities"]
+    assert (training["start"], training.get("autoencoder")) == ("cemiface-tiny-paper", None)
+    assert DENOISERS[training["denoiser"]].mode == mode
+    latents = [generators.autoencoder_from_pretrained(n)[0].state_dict() for n in (training["start"], "cemiface-tiny")]
+    assert all(torch.equal(latents[0][k], latents[1][k]) for k in latents[1])
 
 
 @pytest.mark.parametrize("name", ["idiffface", "dcface"])

@@ -4,9 +4,9 @@ import pytest
 import torch
 
 from synface.core.errors import InputError
-from synface.models import weights
+from synface.models import denoisers, weights
 from synface.models.denoisers import generator as generators
-from synface.train import average_loop, generator_run, generator_setup
+from synface.train import average_loop, generator_run, generator_setup, generator_start
 from synface.train.average_loop import Place
 from tests.train.generator_helpers import SMALL, config_of, train
 
@@ -52,14 +52,14 @@ def test_it_goes_on_from_the_averaged_weights(toy_images, networks, trained, tmp
     assert generators.from_pretrained(config.output)[0].autoencoder is not None
     assert generator_run.run(config)["cached"]
     stated = weights.read_config(str(folder / "weights"), generators.GENERATOR_KIND)
-    assert generator_setup.start_sha256(str(folder / "weights")) == stated.sha256
+    assert generator_start.sha256(str(folder / "weights")) == stated.sha256
 
 
 @pytest.mark.parametrize(
     ("place", "change", "message"),
     [
         ("other", {}, "start .*other: was trained for embeddings of fr"),
-        ("weights", {"denoiser": "idiffface-tiny"}, "is another network than denoiser 'idiffface-tiny'"),
+        ("weights", {"denoiser": "idiffface-tiny"}, "'idiffface-tiny' .*: ridge = True, asked False"),
         ("weights", {"architecture": {}}, r"is another network .*: .*widths = \(16, 32\), asked \(64, 128, 192\)"),
         ("weights", {"autoencoder": "own"}, "brings its own; leave one of them out"),
         ("nowhere", {}, "nothing stands there|no such file|not found"),
@@ -98,3 +98,35 @@ def test_another_network_may_work_in_a_generators_latents(toy_images, networks, 
     assert all(torch.equal(a, b) for a, b in zip(taken.parameters(), own.parameters(), strict=True))
     assert generator_run.run(config)["steps"] == config.steps
     assert generator_run.run(config)["cached"]
+
+
+@pytest.mark.parametrize(
+    ("denoiser", "shared"), [("dcface-tiny", {"resnets", "attentions"}), ("idiffface-tiny", {"resnets"})]
+)
+def test_other_conditions_start_from_the_same_trunk(toy_images, networks, tmp_path, denoiser, shared):
+    """DCFace and IDiff-Face from CemiFace by attention: the U-Net's tensors that both have, and nothing else."""
+    attending = {**SMALL, "attention": [False, True]}
+    config = config_of(toy_images, networks, denoiser="cemiface-tiny-paper", architecture=attending, steps=2)
+    average = train(config, tmp_path / "first").average
+    found = generator_setup.load_networks(config, "cpu")
+    save(tmp_path / "weights", average, found, found.embedder.sha256)
+    config = begun(
+        toy_images, networks, tmp_path / "weights", denoiser=denoiser, architecture=attending,
+        output=str(tmp_path / "out"), licence="CC0-1.0",
+    )  # fmt: skip
+    torch.manual_seed(5)
+    fresh = denoisers.build(generator_setup.load_networks(config, "cpu").description).state_dict()
+    torch.manual_seed(5)
+    network = generator_setup.make_trainee(config, generator_setup.load_networks(config, "cpu")).network
+    old, new = average.state_dict(), network.state_dict()
+    same = {name for name in new if name in old and torch.equal(new[name], old[name])}
+    untouched = {name for name in new if torch.equal(new[name], fresh[name])}
+    assert same | untouched == set(new)
+    assert {
+        kind for kind in ("resnets", "attentions") if any(f".{kind}.0." in name for name in same - untouched)
+    } == shared
+    assert all(name in untouched for name in new if name.startswith("conditioner."))
+    assert generator_run.run(config)["steps"] == config.steps
+    before = weights.read_config(str(tmp_path / "weights"), generators.GENERATOR_KIND).sha256[:12]
+    stated = weights.read_config(config.output, generators.GENERATOR_KIND)
+    assert stated.training_data.endswith(f"before that, weights {before} (Apache-2.0): toys")
