@@ -63,10 +63,10 @@ TOOLS = {
         ("landmarks", "detector", "detector_weights", "size"),
     ),
     "convert": (
-        "synface.models.checkpoints",
+        "synface.models.convert",
         "convert",
         ("layout", "architecture", "licence", "training_data", "output"),
-        ("colour_order", "embedding_dim", "input_size"),
+        ("colour_order", "embedding_dim", "input_size", "autoencoder", "embedder"),
     ),
 }
 
@@ -96,7 +96,8 @@ results
   verify URI        every byte against the manifest (--repair true: what is damaged is made again next time)
   export URI --format NAME --output URI
   bin URI           a verification pack (.bin) of a folder of images and a list of pairs
-  convert URI       a released recognizer (--layout insightface, adaface, hyperface, cvlface, onnx) -> a weights folder
+  convert URI       a released recognizer (--layout insightface, adaface, hyperface, cvlface, onnx) or generator
+                    (idiffface) -> a weights folder
   import            RecordIO, tars, folders -> images table
   clean URI         remove files that no manifest lists (--dry-run true lists them)
   compact URI       fewer, larger files, sorted, as the table's next version

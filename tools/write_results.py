@@ -4,6 +4,7 @@ Writes `docs/results/NAME.md` with the tables, `docs/results/NAME/` with every f
 of the trials, and the list of pages in `docs/results/README.md`. NAME is the sweep's folder, or `--name`; a preset of
 that name in jobs/configs gives the description and the command. What was written by hand at the end of a page stays.
 All that `synface report` takes goes, too: `--embedder heads-fr-tiny`, `--beside '[{name: DCFace, uri: URI}]'`.
+`--sections sweep early trials` keeps these alone, where another page shows the same data sets.
 """
 
 import argparse
@@ -14,6 +15,7 @@ import yaml
 from synface.report import data, figures, markdown
 from synface.report.config import ReportConfig
 from synface.report.content import sections
+from synface.report.parts import Section
 from synface.settings import build, parse_overrides
 from synface.store import artifact
 from synface.store import uri as uris
@@ -46,6 +48,15 @@ def index(folder: Path) -> None:
     place.write_text(head + "\n\n".join([PAGES, "\n".join(lines)]) + "\n")
 
 
+def chosen(parts: list[Section], names: list[str] | None) -> list[Section]:
+    """The sections of these names, all without names. ValueError for one that the sweep has not."""
+    known = [part.anchor for part in parts]
+    for name in names or []:
+        if name not in known:
+            raise ValueError(f"--sections {name}: this sweep has {', '.join(known)}")
+    return [part for part in parts if names is None or part.anchor in names]
+
+
 def main(arguments: list[str] | None = None) -> None:
     """Write the page of one sweep."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -53,10 +64,11 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--name", help="of the page; default: of the sweep's folder")
     parser.add_argument("--note", default="", help="one sentence: the machine, the hours")
     parser.add_argument("--folder", type=Path, default=FOLDER)
+    parser.add_argument("--sections", nargs="+", help="of the page, by their names; default: all")
     given, others = parser.parse_known_args(arguments)
     name = given.name or given.sweep.rstrip("/").rsplit("/", 1)[-1]
     asked = {"title": name, **parse_overrides(others), "sweep": given.sweep, "output": str(given.folder / name)}
-    parts = sections(data.read(build(ReportConfig, asked)))
+    parts = chosen(sections(data.read(build(ReportConfig, asked))), given.sections)
     place = given.folder / name
     place.mkdir(parents=True, exist_ok=True)
     for drawn in (d for part in parts for d in part.drawn):

@@ -6,7 +6,7 @@ Deterministic and without a variational term: the latents are standardised per c
 
 import dataclasses
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import nn
@@ -65,8 +65,47 @@ class Residual(nn.Module):
         return x_nchw + self.body(x_nchw)
 
 
-class Autoencoder(nn.Module):
+class CodecConfig(Protocol):
+    """What a denoiser of latents needs to know of its codec."""
+
+    @property
+    def image_size(self) -> int:
+        """Side of the images, pixels."""
+        ...
+
+    @property
+    def channels(self) -> int:
+        """Of the latent."""
+        ...
+
+    @property
+    def latent_size(self) -> int:
+        """Side of the latent."""
+        ...
+
+    def as_dict(self) -> dict[str, Any]:
+        """A JSON-able form."""
+        ...
+
+
+class Codec(nn.Module):
+    """Images [n, 3, s, s] in [-1, 1] to latents [n, channels, latent_size, latent_size] and back."""
+
+    config: CodecConfig
+
+    def encode(self, x_nchw: torch.Tensor) -> torch.Tensor:
+        """Latents in which a denoiser may work."""
+        raise NotImplementedError
+
+    def decode(self, z_nchw: torch.Tensor) -> torch.Tensor:
+        """Images of latents, not clipped."""
+        raise NotImplementedError
+
+
+class Autoencoder(Codec):
     """Images [n, 3, s, s] in [-1, 1] to latents [n, channels, s/4, s/4] and back."""
+
+    config: AutoencoderConfig
 
     def __init__(self, config: AutoencoderConfig):
         super().__init__()

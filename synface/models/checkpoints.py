@@ -165,7 +165,7 @@ def convert(
         module = recognizers.build(architecture, dim, size)
     data = uris.read_bytes(uri)
     source = sha256_hex(data)
-    _check_output(output, source)
+    check_output(output, source)
     state = backbone_state(read_tensors(data, uri), LAYOUTS[layout], uri)
     weights.load_state(module, state, f"{uri} ({layout}, {architecture})")
     stated = weights.WeightsConfig(
@@ -191,10 +191,10 @@ def convert(
     }
 
 
-def _check_output(output: str, source: str) -> None:
+def check_output(output: str, source: str) -> None:
     """InputError where an output holds the weights of another file."""
     if uris.exists(uris.join(output, weights.CONFIG_FILE)):
-        there = weights.read_config(output).details.get("source_sha256")
+        there = weights.read_stated(output).details.get("source_sha256")
         if there != source:
             raise InputError(f"{output}: holds other weights; choose another output, or delete it")
 
@@ -207,7 +207,7 @@ def _convert_onnx(uri: str, licence: str, training_data: str, output: str, colou
     module = onnx_recognizer.OnnxRecognizer(data, colour_order, uri)
     dim, size = onnx_recognizer.shapes(module)
     sha256 = sha256_hex(data)
-    _check_output(output, sha256)
+    check_output(output, sha256)
     details = {"layout": ONNX, "source_sha256": sha256, "scales_itself": module.scales_itself}
     stated = weights.WeightsConfig(
         ONNX, dim, size, licence, training_data, colour_order=colour_order, sha256=sha256, details=details

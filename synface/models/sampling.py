@@ -17,7 +17,7 @@ from diffusers.schedulers.scheduling_dpmsolver_multistep import DPMSolverMultist
 
 from synface.core import crops, rng
 from synface.core.errors import InputError, SynfaceError
-from synface.models.autoencoder import Autoencoder
+from synface.models.autoencoder import Codec
 from synface.models.denoisers.conditioning import Condition, concatenate
 from synface.models.denoisers.config import DenoiserConfig
 from synface.models.denoisers.unet import scheduler_arguments
@@ -279,7 +279,7 @@ def _micro_batch(
 
 
 def to_images(
-    samples_nchw: np.ndarray, autoencoder: Autoencoder | None, micro_batch: int = 16, device: str = "cpu"
+    samples_nchw: np.ndarray, autoencoder: Codec | None, micro_batch: int = 16, device: str = "cpu"
 ) -> np.ndarray:
     """uint8 RGB images [n, s, s, 3] of samples: decoded by the autoencoder, or pixels already (None)."""
     if autoencoder is None:

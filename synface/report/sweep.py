@@ -258,7 +258,26 @@ def _early(data: Sweep) -> Section:
         for epochs, v in data.numbers["early_ranks"].items()
     ]
     lead = "Spearman's rank correlation of the points' means after a shorter training with those after the whole one."
-    return Section("early", "Early stopping", lead, [], [("", Table(("epochs", "points", "rho"), rows))])
+    tables = [("", Table(("epochs", "points", "rho"), rows))]
+    tables += [(f"Places after {epochs} epochs", _places(data, epochs)) for epochs in data.numbers["early_ranks"]]
+    return Section("early", "Early stopping", lead, [], tables)
+
+
+def _places(data: Sweep, epochs: str) -> Table:
+    """Every point's means after the short and the whole training, over the seeds that have both, and its places."""
+    both: dict[str, list[tuple[float, float]]] = {}
+    for r in data.trials:
+        short = r.get(f"metric at {epochs} epochs")
+        if short is not None and r["metric"] is not None:
+            both.setdefault(_point(r, data), []).append((short, r["metric"]))
+    means = {point: tuple(sum(part) / len(part) for part in zip(*pairs, strict=True)) for point, pairs in both.items()}
+    places = [{p: n for n, p in enumerate(sorted(means, key=lambda p: -means[p][k]), 1)} for k in range(2)]
+    metric = _metric(data)
+    header = ("point", f"{metric} after {epochs} epochs", "place", f"{metric} of the whole", "place")
+    return Table(
+        header,
+        [(p, percent(a), str(places[0][p]), percent(b), str(places[1][p])) for p, (a, b) in means.items()],
+    )
 
 
 def _trials(data: Sweep) -> Section:

@@ -26,6 +26,7 @@ HISTORY_STEPS = 100
 #: parts of a diffusers U-Net and of the conditioner that carry the condition into it
 CONDITION_PARTS = (
     "conditioner.", "pose.", "time_emb_proj", "conv_in.", "add_k_proj", "add_v_proj", "attn2.to_k", "attn2.to_v",
+    "c_proj_in", "cross_attention.to_k", "cross_attention.to_v",
 )  # fmt: skip
 
 

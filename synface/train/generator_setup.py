@@ -11,7 +11,7 @@ from torch import nn
 from synface.core import rng, scores, sphere
 from synface.core.errors import InputError, unknown_name
 from synface.models import denoisers, weights
-from synface.models.autoencoder import Autoencoder
+from synface.models.autoencoder import Codec
 from synface.models.denoisers import adm
 from synface.models.denoisers import generator as generators
 from synface.models.denoisers.config import DENOISERS, DenoiserConfig, from_dict
@@ -49,7 +49,7 @@ class GeneratorTrainee(Trainee):
         return losses.total, torch.stack([p.detach().float().mean() for p in parts if p is not None])
 
 
-def describe(config: TrainGeneratorConfig, embedding_dim: int, autoencoder: Autoencoder | None) -> DenoiserConfig:
+def describe(config: TrainGeneratorConfig, embedding_dim: int, autoencoder: Codec | None) -> DenoiserConfig:
     """The denoiser that is asked for, fitted to the embedder's and the autoencoder's sizes.
 
     Raises:
@@ -58,13 +58,13 @@ def describe(config: TrainGeneratorConfig, embedding_dim: int, autoencoder: Auto
     """
     fields = {**_asked(config), "embedding_dim": embedding_dim}
     if autoencoder is None:
-        if fields["channels"] != 3:
+        if not from_dict(fields).of_pixels:
             raise InputError(
                 f"denoiser {config.denoiser!r} works on latents: give --autoencoder, made by `train autoencoder`"
             )
         fields["sample_size"] = config.image_size
     else:
-        if fields["channels"] == 3:
+        if from_dict(fields).of_pixels:
             raise InputError(f"denoiser {config.denoiser!r} works on pixels: leave --autoencoder out")
         latent = autoencoder.config
         if latent.image_size != config.image_size:
@@ -107,7 +107,7 @@ class Networks:
     description: DenoiserConfig
     embedder: Embedder
     recognizer: nn.Module
-    autoencoder: Autoencoder | None
+    autoencoder: Codec | None
     begun: Begun | None = None
 
     def features(self, x0_nchw: torch.Tensor) -> torch.Tensor:

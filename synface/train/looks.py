@@ -11,7 +11,7 @@ from PIL import Image
 
 from synface.core import dial
 from synface.models import sampling
-from synface.models.autoencoder import Autoencoder
+from synface.models.autoencoder import Codec
 from synface.models.denoisers.unet import Denoiser
 from synface.models.embedding import Embedder
 from synface.models.sampling import SamplerSettings
@@ -58,7 +58,7 @@ class Look:
 
 def look(
     denoiser: Denoiser,
-    autoencoder: Autoencoder | None,
+    autoencoder: Codec | None,
     embedder: Embedder,
     inquiry_nd: np.ndarray,
     seed: int,

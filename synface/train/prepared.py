@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from synface.core import crops
-from synface.models.autoencoder import Autoencoder
+from synface.models.autoencoder import Codec
 from synface.models.embedding import Embedder
 from synface.ops.progress import Progress
 from synface.store import uri as uris
@@ -32,7 +32,7 @@ class Prepared:
     latent_nchw: np.ndarray | None  # float16, standardised; None: the denoiser works on pixels
 
 
-def encode(autoencoder: Autoencoder, images_nhwc: np.ndarray, device: str) -> np.ndarray:
+def encode(autoencoder: Codec, images_nhwc: np.ndarray, device: str) -> np.ndarray:
     """Standardised latents float16 [n, c, h, w] of uint8 RGB images, in padded micro-batches."""
     parts = []
     batch = np.zeros((MICRO_BATCH, *images_nhwc.shape[1:]), np.uint8)
@@ -50,9 +50,7 @@ def part_name(number: int) -> str:
     return f"prepared-{number:05d}.npz"
 
 
-def make_part(
-    rows: range, source: ImageSource, embedder: Embedder, autoencoder: Autoencoder | None, device: str
-) -> bytes:
+def make_part(rows: range, source: ImageSource, embedder: Embedder, autoencoder: Codec | None, device: str) -> bytes:
     """The file of some images: ``embedding`` and, with an autoencoder, ``latent``."""
     images = source.take(np.arange(rows.start, rows.stop))
     arrays = {"embedding": embedder.embed(images)}
@@ -80,7 +78,7 @@ def prepare(
     count: int,
     source: ImageSource,
     embedder: Embedder,
-    autoencoder: Autoencoder | None,
+    autoencoder: Codec | None,
     place: Place,
     wait: Callable[[], None],
 ) -> Prepared:

@@ -22,11 +22,12 @@ SMALL = dataclasses.replace(
 )  # fmt: skip
 
 
-def write_weights(folder, description=SMALL, **details) -> str:
+CODEC = autoencoder.AutoencoderConfig(image_size=16, channels=4, width=16, narrow=16)
+
+
+def write_weights(folder, description=SMALL, codec=CODEC, **details) -> str:
     torch.manual_seed(3)
-    module = generators.build(
-        description, autoencoder.AutoencoderConfig(image_size=16, channels=4, width=16, narrow=16)
-    )
+    module = generators.build(description, codec)
     if module.denoiser.mean is not None:
         with torch.no_grad():
             module.denoiser.mean.weight_dk.normal_()

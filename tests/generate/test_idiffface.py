@@ -11,10 +11,14 @@ from synface.core.errors import InputError
 from synface.generate import conditions
 from synface.generate.config import GenerateConfig
 from synface.generate.generators.idiffface import IdifffaceGenerator
-from synface.generate.identities import open_identities
+from synface.generate.identities import open_identities, shard_identities
+from synface.generate.plan import shard_items
 from synface.generate.run import plan
+from synface.models import vq
+from synface.models.denoisers import config as denoisers
+from synface.models.denoisers import generator as generators
 from synface.settings import build
-from synface.store import schemas, tables
+from synface.store import images, schemas, tables
 
 CONTEXT = dataclasses.replace(
     SMALL, conditioning="context_attention", mode="identity", ridge=False, attention=(False, True), context_tokens=2,
@@ -43,6 +47,40 @@ def config_of(weights_uri, people=None, **fields) -> GenerateConfig:
         "idiffface": {"weights": weights_uri}, "numerics": {"micro_batch": 4}, "how": {"max_actors": 1},
     }  # fmt: skip
     return build(GenerateConfig, base | ({} if people is None else {"identities": people}) | fields)
+
+
+@pytest.fixture(scope="module")
+def release(tmp_path_factory) -> str:
+    """The network of the release, small, in the latents of a VQ autoencoder, its faces framed as in FFHQ."""
+    network = dataclasses.replace(
+        denoisers.IDIFFFACE, widths=(32, 64), attention=(False, True), layers_per_block=1, sample_size=8,
+        embedding_dim=8, condition_dim=32, head_channels=16, context_tokens=4,
+    )  # fmt: skip
+    codec = vq.VQConfig(image_size=32, widths=(32, 64, 32), layers=1, codes=20)
+    place = tmp_path_factory.mktemp("weights") / "release"
+    return write_weights(place, network, codec, framing="ffhq", drop=0.0)
+
+
+def test_the_released_network_draws_crops_for_recognizers(release, people):
+    whole, crops = (rendered(config_of(release, people, image_size=size)) for size in (32, 24))
+    assert [s.pixels.shape for s in crops[:2]] == [(24, 24, 3)] * 2
+    assert len({s.pixels.tobytes() for s in crops}) == 15
+    generator, _ = generators.from_pretrained(release)
+    config = config_of(release, people, image_size=32)
+    drawn = IdifffaceGenerator(config)
+    drawn._framing = None  # the pictures themselves
+    found = opened(config)
+    items = shard_items(0, shard_identities(IdifffaceGenerator, config, range(1), found.columns), 3)
+    for picture, framed, crop in zip(drawn.render(items), whole, crops, strict=False):
+        assert np.array_equal(framed.pixels, images.face_crop(picture.pixels, 32))
+        assert np.array_equal(crop.pixels, images.face_crop(picture.pixels, 24))
+    assert generator.image_size == 32
+    with pytest.raises(
+        InputError, match=r"image_size = 40: .* makes images of 32 pixels; .* smaller ones are cropped"
+    ):
+        IdifffaceGenerator.describe(config_of(release, people, image_size=40))
+    with pytest.raises(InputError, match="cannot draw nobody in particular"):
+        IdifffaceGenerator.describe(config_of(release, image_size=24, num_identities=2, images_per_identity=1))
 
 
 def opened(config):

@@ -59,3 +59,13 @@ def test_what_was_written_by_hand_stays(written):
     page.write_text(before + "\n## What holds\n\nThe peak does not.\n")
     load_tool().main(["--sweep", sweep, "--folder", str(folder), "--note", "Two cores, an hour."])
     assert page.read_text() == before + "\n## What holds\n\nThe peak does not.\n"
+
+
+def test_a_page_may_hold_some_sections_alone(written, tmp_path):
+    sweep, _ = written
+    load_tool().main(["--sweep", sweep, "--folder", str(tmp_path), "--sections", "sweep", "trials"])
+    text = (tmp_path / "sweep_m_tiny.md").read_text()
+    assert "## Trials and their cost" in text and "## Samples by point" not in text
+    assert sorted(p.name for p in (tmp_path / "sweep_m_tiny").iterdir()) == ["sweep.csv", "sweep.png", "sweep.svg"]
+    with pytest.raises(ValueError, match="--sections early: this sweep has sweep, similarity-asked, sweep-samples"):
+        load_tool().main(["--sweep", sweep, "--folder", str(tmp_path), "--sections", "early"])

@@ -105,6 +105,19 @@ def test_published_rows_stand_beside_ours(made):
     assert len(PUBLISHED[0].rows) == 21
 
 
+def test_early_ranks_come_with_every_points_places(made):
+    """Short trainings rank the three points the other way round; the failed trial counts on neither side."""
+    _, _, text = made
+    assert "Places after 2 epochs" in text
+    part = text[text.index("Places after 2 epochs") :]
+    for point, short, whole in ((0, 1, 3), (1, 2, 2), (2, 3, 1)):
+        seeds = [s for s in range(3) if (point, s) != (2, 2)]
+        means = [np.mean([accuracies(k, s)["all"] for s in seeds]) for k in (2 - point, point)]
+        a, b = (f"{100 * mean:.2f}".replace(".", r"\.") for mean in means)
+        row = rf"m {VALUES[point]:g}</th><td>{a}</td><td>{short}</td><td>{b}</td><td>{whole}</td>"
+        assert re.search(row, part), row
+
+
 @pytest.mark.parametrize("table", PUBLISHED, ids=lambda t: t.title)
 def test_published_tables_are_whole(table):
     assert table.whole or {len(key) for key in table.rows} == {len(table.paths)}

@@ -20,6 +20,7 @@ from synface.models.denoisers import generator as generators
 from synface.models.sampling import SamplerSettings
 from synface.settings import canonical_json
 from synface.store.artifact import sha256_hex
+from synface.store.images import face_crop
 
 VERSION = "1"
 #: measured for cemiface-tiny on one core, 10 steps, no guidance, rounded down (benchmarks/); not for the others
@@ -52,6 +53,7 @@ class DiffusionGenerator:
         self._dial = Dial.from_dict(stated.details["dial"]) if config.variation.similarity is not None else None
         self._inquiries = None if options.inquiry_images is None else InquiryImages(options.inquiry_images)
         self._repeats = options.inquiry_repeats
+        self._framing = framing_of(stated)
         self._pose = module.denoiser.config.pose if config.variation.pose is not None else ()
         if self._pose:
             self.attributes = pa.struct([*self.attributes, *[pa.field(name, pa.float32()) for name in self._pose]])
@@ -93,10 +95,12 @@ class DiffusionGenerator:
         """Weights' digest and conventions; refuses sizes, factors and samplers that they do not fit."""
         stated, options = cls.stated(config), cls.options(config)
         place = cls.place(config)
-        if stated.input_size != config.image_size:
+        framing = framing_of(stated)
+        if stated.input_size != config.image_size and (framing is None or stated.input_size < config.image_size):
             raise InputError(
                 f"image_size = {config.image_size}: {place} makes images of {stated.input_size} pixels; set "
                 "it to that, or train a generator for your size"
+                + ("" if framing is None else "; smaller ones are cropped as recognizers want them")
             )
         settings = resolve(options.sampler, stated, config.numerics.micro_batch)
         asks_also = cls.check(config, stated, settings)
@@ -114,7 +118,7 @@ class DiffusionGenerator:
         if options.inquiry_images is not None:
             InquiryImages(options.inquiry_images)
         # what of the weights' statements decides pixels besides the tensors
-        deciding = [stated.sha256, dataclasses.asdict(settings), asks_also]
+        deciding = [stated.sha256, dataclasses.asdict(settings), asks_also, *([] if framing is None else [framing])]
         return Description(
             name=cls.name,
             weights_sha256=stated.sha256,
@@ -177,6 +181,8 @@ class DiffusionGenerator:
                 negative_nd=negative, style_nchw=style, pose_na=pose,
             )  # fmt: skip
             images = sampling.to_images(latents, self._autoencoder, self._settings.micro_batch, self._device)
+        if self._framing is not None:
+            images = np.stack([face_crop(image, config.image_size) for image in images])
         return [
             self._sample(image, a, {**fact, "cone_cosine": None if cosine is None else float(cosine[row])})
             for row, (image, a, fact) in enumerate(zip(images, wanted, facts, strict=True))
@@ -216,6 +222,18 @@ class DiffusionGenerator:
 def drawn_by_embedding(config: GenerateConfig) -> bool:
     """Whether the run's identities have embeddings: a table's, or points of the sphere."""
     return config.identities is not None or config.contexts.uniform
+
+
+def framing_of(stated: weights.WeightsConfig) -> str | None:
+    """How faces stand in what these weights draw, where it is not the ArcFace crop: ``ffhq``; then they are cropped.
+
+    Raises:
+        InputError: a framing that is not known.
+    """
+    framing = stated.details.get("framing")
+    if framing not in (None, "ffhq"):
+        raise InputError(f"weights {stated.architecture}: framing {framing!r} of their details; known: ffhq")
+    return framing
 
 
 def own_sampler(stated: weights.WeightsConfig) -> dict[str, Any]:

@@ -7,7 +7,7 @@ import torch
 
 from synface.core import crops, rng
 from synface.core.errors import InputError
-from synface.models.autoencoder import Autoencoder
+from synface.models.autoencoder import Codec
 from synface.store import artifact, images, tables
 
 STYLE_STREAM = "style"
@@ -64,7 +64,7 @@ class StyleImages(DrawnImages):
         super().__init__(uri, count, size, "dcface.style_images", STYLE_STREAM)
 
     def samples(
-        self, number_n: np.ndarray, autoencoder: Autoencoder | None, micro_batch: int, device: str = "cpu"
+        self, number_n: np.ndarray, autoencoder: Codec | None, micro_batch: int, device: str = "cpu"
     ) -> np.ndarray:
         """Clean samples float32 [n, c, h, w] (latents, or pixels in [-1, 1]) of at most `micro_batch` pictures."""
         pictures = np.zeros((micro_batch, self._size, self._size, 3), np.uint8)

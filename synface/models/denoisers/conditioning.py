@@ -143,6 +143,22 @@ class Context(nn.Module):
         return self.norm(self.tokens(context_nk).reshape(-1, *self.shape))
 
 
+class SharedContext(nn.Module):
+    """The context of IDiff-Face's release, which each block expands by itself; nobody is 0, as there."""
+
+    def __init__(self, embedding_dim: int, condition_dim: int, dropout: float):
+        super().__init__()
+        self.dropout = dropout
+        self.linear = nn.Linear(embedding_dim, condition_dim)
+        self.register_buffer("null", torch.zeros(condition_dim), persistent=False)
+        self.null: torch.Tensor
+
+    def forward(self, embedding_nd: torch.Tensor, kept_nk: torch.Tensor | None = None) -> torch.Tensor:
+        """[n, condition_dim] of unit embeddings [n, d]; `kept_nk` is given in training alone."""
+        context = self.linear(embedding_nd)
+        return context if kept_nk is None else partial_dropout(context, kept_nk, self.dropout)
+
+
 def patch_statistics(x_nchw: torch.Tensor, grid: int) -> torch.Tensor:
     """DCFace's style (arXiv 2304.07060): mean and standard deviation of every channel, whole and patch by patch.
 

@@ -6,7 +6,7 @@ from typing import Any, Literal, get_args
 
 from synface.core.errors import InputError
 
-Conditioning = Literal["cross_attention", "adagn", "context_attention"]
+Conditioning = Literal["cross_attention", "adagn", "context_attention", "block_context"]
 Prediction = Literal["epsilon", "v_prediction"]
 Schedule = Literal["linear", "squaredcos_cap_v2"]
 #: what m meant in training: see `DenoiserConfig.mode`
@@ -38,7 +38,8 @@ class DenoiserConfig:
         condition_dim: size of C_att.
         conditioning: ``cross_attention``: C_att is one more key and value of every attention (the paper's);
             ``adagn``: C_att is added to the time embedding, which scales and shifts every residual block;
-            ``context_attention``: self-attention, then attention to tokens of the context (IDiff-Face's).
+            ``context_attention``: self-attention, then attention to tokens of the context (IDiff-Face's);
+            ``block_context``: the network of IDiff-Face's release, whose blocks make their own tokens.
         ridge: the network works on the residual around a closed-form mean of x_0 given the embedding.
         learned_range: twice the output channels, the second half for a learned variance, as in DCFace.
         prediction: what the network predicts.
@@ -89,10 +90,10 @@ class DenoiserConfig:
                     f"denoiser width {width}: must divide into {self.norm_groups} groups and, where it attends, "
                     f"into heads of {self.head_channels} channels"
                 )
-        if (self.conditioning == "context_attention") != (self.mode == "identity"):
+        if (self.conditioning in ("context_attention", "block_context")) != (self.mode == "identity"):
             raise InputError(
-                f"denoiser conditioning = {self.conditioning!r} in mode {self.mode!r}: context_attention and mode "
-                "identity belong together"
+                f"denoiser conditioning = {self.conditioning!r} in mode {self.mode!r}: context_attention or "
+                "block_context and mode identity belong together"
             )
         if (self.context_tokens > 0) != (self.mode in ("identity", "style")):
             raise InputError(
@@ -117,6 +118,11 @@ class DenoiserConfig:
             raise InputError("denoiser ridge = true excludes learned_range = true")
         if self.learned_range and self.channels != 3:
             raise InputError("denoiser learned_range = true: it learns from a bound of pixels, not of latents")
+
+    @property
+    def of_pixels(self) -> bool:
+        """Whether it works on images; the release of IDiff-Face on latents that have three channels too."""
+        return self.channels == 3 and self.conditioning != "block_context"
 
     @property
     def scale_follows_m(self) -> bool:
@@ -194,12 +200,29 @@ IDIFFFACE_TINY = dataclasses.replace(
 #: DCFace at the tiny size: tokens of identity and style as further keys and values, the identity with the time too
 DCFACE_TINY = dataclasses.replace(TINY_PAPER, mode="style", context_tokens=8, style_grid=4)
 
+#: IDiff-Face as it was released, 216.3 M parameters: 32x32x3 latents of 128x128 images by a VQ autoencoder
+IDIFFFACE = DenoiserConfig(
+    sample_size=32,
+    channels=3,
+    widths=(96, 192, 384, 768),
+    attention=(False, True, True, True),
+    layers_per_block=2,
+    head_channels=32,
+    embedding_dim=512,
+    condition_dim=256,
+    conditioning="block_context",
+    mode="identity",
+    context_tokens=32,
+    context_dropout=0.25,
+)
+
 DENOISERS: dict[str, DenoiserConfig] = {
     "cemiface": FULL,
     "cemiface-tiny": TINY,
     "cemiface-tiny-relation": dataclasses.replace(TINY, mode="relation"),
     "cemiface-tiny-adagn-paper": dataclasses.replace(TINY, mode="paper"),
     "cemiface-tiny-paper": TINY_PAPER,
+    "idiffface": IDIFFFACE,
     "idiffface-tiny": IDIFFFACE_TINY,
     "dcface-tiny": DCFACE_TINY,
 }

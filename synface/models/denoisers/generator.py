@@ -13,8 +13,8 @@ from torch import nn
 
 from synface.core.errors import InputError
 from synface.models import autoencoder as autoencoders
-from synface.models import weights
-from synface.models.autoencoder import Autoencoder, AutoencoderConfig
+from synface.models import vq, weights
+from synface.models.autoencoder import Autoencoder, AutoencoderConfig, Codec
 from synface.models.denoisers.config import DenoiserConfig, from_dict
 from synface.models.denoisers.unet import Denoiser
 from synface.store import schemas
@@ -43,7 +43,7 @@ class Provenance:
 class Generator(nn.Module):
     """The networks that turn an embedding and m into an image: one state_dict, one weights file."""
 
-    def __init__(self, denoiser: Denoiser, autoencoder: Autoencoder | None):
+    def __init__(self, denoiser: Denoiser, autoencoder: Codec | None):
         super().__init__()
         self.denoiser = denoiser
         self.autoencoder = autoencoder
@@ -54,7 +54,7 @@ class Generator(nn.Module):
                     f"denoiser of {list(denoiser.shape)} with an autoencoder whose latents are "
                     f"[{latent.channels}, {latent.latent_size}, {latent.latent_size}]"
                 )
-        elif denoiser.config.channels != 3:
+        elif not denoiser.config.of_pixels:
             raise InputError(f"denoiser of {denoiser.config.channels} channels needs an autoencoder")
 
     @property
@@ -63,10 +63,19 @@ class Generator(nn.Module):
         return self.denoiser.config.sample_size if self.autoencoder is None else self.autoencoder.config.image_size
 
 
-def build(denoiser: DenoiserConfig, autoencoder: AutoencoderConfig | None) -> Generator:
+def build(denoiser: DenoiserConfig, autoencoder: AutoencoderConfig | vq.VQConfig | None) -> Generator:
     """Freshly initialised networks in evaluation mode (from torch's global generator: seed it first)."""
-    inner = None if autoencoder is None else autoencoders.build(autoencoder)
+    inner: Codec | None = None
+    if autoencoder is not None:
+        inner = (
+            vq.VQAutoencoder(autoencoder) if isinstance(autoencoder, vq.VQConfig) else autoencoders.build(autoencoder)
+        )
     return Generator(Denoiser(denoiser), inner).eval()
+
+
+def described(autoencoder: dict[str, Any]) -> AutoencoderConfig | vq.VQConfig:
+    """The configuration of either kind that ``as_dict`` wrote. KeyError, TypeError: it is none."""
+    return vq.from_dict(autoencoder) if autoencoder.get("kind") == vq.KIND else AutoencoderConfig(**autoencoder)
 
 
 def weights_config(
@@ -118,7 +127,7 @@ def from_pretrained(name_or_uri: str) -> tuple[Generator, weights.WeightsConfig]
     try:
         denoiser = from_dict(config.details["denoiser"])
         inner = config.details["autoencoder"]
-        autoencoder = None if inner is None else AutoencoderConfig(**inner)
+        autoencoder = None if inner is None else described(inner)
     except (KeyError, TypeError) as error:
         raise InputError(f"{name_or_uri}: details of {weights.CONFIG_FILE} describe no generator ({error})") from error
     with torch.random.fork_rng(devices=[]):
@@ -127,7 +136,7 @@ def from_pretrained(name_or_uri: str) -> tuple[Generator, weights.WeightsConfig]
     return module, config
 
 
-def autoencoder_from_pretrained(name_or_uri: str) -> tuple[Autoencoder, weights.WeightsConfig]:
+def autoencoder_from_pretrained(name_or_uri: str) -> tuple[Codec, weights.WeightsConfig]:
     """An autoencoder that was stored alone, or a generator's own; otherwise as `from_pretrained`.
 
     Raises:

@@ -7,7 +7,8 @@ residual blocks. diffusers' "simple cross-attention" blocks are that attention (
 projections beside the latent's own) and its ``scale_shift`` residual blocks are AdaGN.
 
 IDiff-Face (Boutros et al., ICCV 2023, arXiv 2308.04995) attends to itself, then to the context, then applies a small
-feed-forward network, at every level that attends: diffusers' "cross-attention" blocks.
+feed-forward network, at every level that attends: diffusers' "cross-attention" blocks. The network of its release is
+`block_context`.
 """
 
 import torch
@@ -17,6 +18,7 @@ from diffusers.schedulers.scheduling_ddpm import DDPMScheduler
 from torch import nn
 from torch.nn import functional
 
+from synface.models.denoisers.block_context import BlockContextUNet
 from synface.models.denoisers.conditioning import (
     Condition,
     Conditioner,
@@ -24,6 +26,7 @@ from synface.models.denoisers.conditioning import (
     DualCondition,
     PoseCondition,
     RidgeMean,
+    SharedContext,
 )
 from synface.models.denoisers.config import DenoiserConfig
 
@@ -58,7 +61,9 @@ def padding_of(config: DenoiserConfig) -> int:
 
 
 def build_backbone(config: DenoiserConfig) -> nn.Module:
-    """The diffusers U-Net of a configuration, freshly initialised from torch's global generator."""
+    """The U-Net of a configuration, freshly initialised from torch's global generator."""
+    if config.conditioning == "block_context":
+        return BlockContextUNet(config)
     shared = {
         "sample_size": config.sample_size + 2 * padding_of(config),
         "in_channels": config.channels * (2 if config.ridge else 1),
@@ -106,9 +111,11 @@ def build_backbone(config: DenoiserConfig) -> nn.Module:
     )
 
 
-def build_conditioner(config: DenoiserConfig) -> Conditioner | Context | DualCondition:
+def build_conditioner(config: DenoiserConfig) -> Conditioner | Context | SharedContext | DualCondition:
     """What makes of an embedding (and m) the tensor that the network is conditioned on."""
     sizes = config.embedding_dim, config.condition_dim
+    if config.conditioning == "block_context":
+        return SharedContext(*sizes, config.context_dropout)
     if config.conditioning == "context_attention":
         return Context(*sizes, config.context_tokens, config.context_dropout)
     if config.mode == "style":
@@ -159,7 +166,7 @@ class Denoiser(nn.Module):
         mean = None
         if self.mean is not None:
             mean = self.mean(embedding_nd * m_n[:, None] if self.config.scale_follows_m else embedding_nd)
-        if isinstance(self.conditioner, Context):
+        if isinstance(self.conditioner, Context | SharedContext):
             return Condition(self._posed(self.conditioner(embedding_nd, kept_nk), pose_na), mean)
         if isinstance(self.conditioner, DualCondition):
             tokens, time = self.conditioner(embedding_nd, style_nchw)
@@ -210,7 +217,9 @@ class Denoiser(nn.Module):
         if pad:
             x_nchw = functional.pad(x_nchw, (pad, pad, pad, pad), mode="reflect")
         x_nchw = x_nchw.contiguous(memory_format=torch.channels_last)
-        if self.config.conditioning == "adagn":
+        if self.config.conditioning == "block_context":
+            out = self.unet(x_nchw, t_n, attention_nk)
+        elif self.config.conditioning == "adagn":
             out = self.unet(x_nchw, t_n, class_labels=attention_nk).sample
         else:
             tokens = attention_nk if attention_nk.ndim == 3 else attention_nk[:, None]
