@@ -126,3 +126,24 @@ def test_a_task_that_is_always_out_of_memory_is_given_up(tmp_path):
     done = subprocess.run(command, capture_output=True, text=True, timeout=280, env=environment)
     assert done.stdout.splitlines()[-1:] == ["given up"], done.stderr[-3000:]
     assert (tmp_path / "tries").read_text() == "xx"
+
+
+WORKERS_MEMORY = """
+import os
+import ray
+from synface.ops import cluster
+
+cluster.connect(num_cpus=1)
+seen = ray.remote(lambda: {k: v for k, v in os.environ.items() if k.startswith("MALLOC_")}).remote()
+print(ray.get(seen))
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("given", [{}, {"MALLOC_TRIM_THRESHOLD_": "7"}])
+def test_workers_keep_freed_memory_unless_the_user_says_otherwise(given):
+    environment = {k: v for k, v in os.environ.items() if k not in cluster.KEPT_MEMORY and k != "RAY_ADDRESS"}
+    made = subprocess.run(
+        [sys.executable, "-c", WORKERS_MEMORY], env=environment | given, capture_output=True, text=True, timeout=300
+    )
+    assert made.stdout.splitlines()[-1:] == [str(given or cluster.KEPT_MEMORY)], made.stderr[-2000:]
