@@ -1,6 +1,7 @@
 """Parts of a page about similarity: to the inquiry beside published rows, groups of images, samples in the plane."""
 
 import io
+import textwrap
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -19,6 +20,8 @@ from synface.store import artifact
 
 #: inches between the frames around a column, and from it
 FRAME = 0.035
+#: letters of a column's heading that fit into an inch
+LETTERS = 14
 #: letters of a name in a legend
 NAME_LENGTH = 48
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
@@ -184,7 +187,8 @@ def image_grid(
             for spine in ax.spines.values():
                 spine.set_visible(False)
     for ax, point in zip(axes[0], columns, strict=True):
-        ax.set_title(labels[point], loc="center", fontsize=8.5, fontweight="normal")
+        heading = textwrap.fill(labels[point], max(6, int(LETTERS * side)), break_long_words=False)
+        ax.set_title(heading, loc="center", fontsize=8.5, fontweight="normal")
     figure.draw_without_rendering()  # the axes have their places when they are laid out
     figure.set_layout_engine("none")
     for point, colours in boxes.items():
