@@ -99,7 +99,7 @@ class TrainGeneratorConfig(StepsConfig):
     denoiser: str = Field(
         default="cemiface-tiny",
         description="cemiface cemiface-tiny cemiface-tiny-relation cemiface-tiny-adagn-paper cemiface-tiny-paper "
-        "dcface-tiny idiffface-tiny",
+        "dcface-tiny idiffface-tiny idiffface",
     )
     architecture: dict[str, Any] = Field(
         default={}, description="fields of the denoiser's description that differ from the named one"

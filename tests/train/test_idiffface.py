@@ -12,6 +12,8 @@ from synface.train import diffusion, generator_batches, generator_run
 from tests.train.generator_helpers import SMALL, config_of, resumed_equals_undisturbed, train
 
 SHAPE = {**SMALL, "attention": [False, True], "context_tokens": 2, "condition_dim": 24}
+#: of the released network
+RELEASED = {**SHAPE, "widths": [32, 64], "condition_dim": 32, "norm_groups": 32, "layers_per_block": 1}
 
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -68,8 +70,9 @@ def test_rows_restore_their_own_inquiry(toy_images, networks):
     assert np.array_equal(rows.inquiry_n, rows.target_n) and (rows.m_n == 1).all()
 
 
-def test_a_resumed_training_has_the_bits_of_an_undisturbed_one(toy_images, networks, tmp_path):
-    whole = resumed_equals_undisturbed(idiff(toy_images, networks), tmp_path)
+@pytest.mark.parametrize("change", [{}, {"denoiser": "idiffface", "architecture": RELEASED}], ids=["tiny", "released"])
+def test_a_resumed_training_has_the_bits_of_an_undisturbed_one(toy_images, networks, tmp_path, change):
+    whole = resumed_equals_undisturbed(idiff(toy_images, networks, **change), tmp_path)
     assert set(whole.history[-1]) == {"step", "loss", "squared_error", "lr"}
 
 
