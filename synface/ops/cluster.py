@@ -6,6 +6,7 @@ import os
 import socket
 import time
 from importlib.metadata import version
+from typing import Any
 
 import ray
 
@@ -19,6 +20,9 @@ LOCAL_OBJECT_STORE_BYTES = 512 << 20
 #: its features again: workers of a local cluster keep up to a gigabyte instead (benchmarks/kept_memory.py). The first
 #: value is the largest that glibc takes; without it the second one makes things worse.
 KEPT_MEMORY = {"MALLOC_MMAP_THRESHOLD_": str(32 << 20), "MALLOC_TRIM_THRESHOLD_": str(1 << 30)}
+QUIET: dict[str, Any] = {"log_to_driver": True, "logging_level": logging.WARNING}
+#: what Ray says of processes that were not up in time, and how often a local cluster is started
+SLOW_START, START_TRIES = "timed out during startup", 3
 #: folders that every node of the cluster mounts at the same place
 SHARED_PATHS_VARIABLE = "SYNFACE_SHARED_PATHS"
 LOOPBACK = ("localhost", "127.0.0.1", "::1")
@@ -39,22 +43,13 @@ def connect(num_cpus: int | None = None) -> None:
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.2")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-    quiet = {"log_to_driver": True, "logging_level": logging.WARNING}
     address = os.environ.get("RAY_ADDRESS", "")
     try:
         if address:
             check_address(address)
-            ray.init(address="auto", **quiet)
+            ray.init(address="auto", **QUIET)
         else:
-            if not any(name in os.environ for name in KEPT_MEMORY):
-                os.environ.update(KEPT_MEMORY)  # inherited by the workers
-            ray.init(
-                address="local",
-                num_cpus=num_cpus or os.cpu_count(),
-                object_store_memory=LOCAL_OBJECT_STORE_BYTES,
-                include_dashboard=False,
-                **quiet,
-            )
+            _start(num_cpus or os.cpu_count())
     except InputError:
         raise
     except Exception as error:  # Ray raises plain ones
@@ -62,6 +57,29 @@ def connect(num_cpus: int | None = None) -> None:
     runs.publish()
     if signals.listening():
         signals.listen()  # ray.init put a handler of its own in place
+
+
+def _start(num_cpus: int | None) -> None:
+    """A local cluster; tried again where its processes were not up in the half minute that Ray gives them."""
+    if not any(name in os.environ for name in KEPT_MEMORY):
+        os.environ.update(KEPT_MEMORY)  # inherited by the workers
+    for left in reversed(range(START_TRIES)):
+        try:
+            ray.init(
+                address="local",
+                num_cpus=num_cpus,
+                object_store_memory=LOCAL_OBJECT_STORE_BYTES,
+                include_dashboard=False,
+                **QUIET,
+            )
+            return
+        except Exception as error:  # Ray raises plain ones
+            if not left or SLOW_START not in str(error):
+                raise
+            runs.say(
+                f"ray: not up in half a minute, on a machine that is this busy; started again ({left} more tries)"
+            )
+            ray.shutdown()
 
 
 def check_address(address: str, patience: float = REACH_SECONDS) -> None:
@@ -110,8 +128,9 @@ def explained(address: str, error: Exception) -> SynfaceError:
     if address:
         return InputError(f"RAY_ADDRESS = {address}: the cluster cannot be joined: {type(error).__name__}: {text}")
     return SynfaceError(
-        f"Ray did not start on this machine: {type(error).__name__}: {text}. It gives its processes half a minute: on "
-        "an overloaded machine try again; else read /tmp/ray/session_latest/logs"
+        f"Ray did not start on this machine: {type(error).__name__}: {text}. It gives its processes half "
+        f"a minute ({START_TRIES} tries where they were slow): on an overloaded machine try again; else read "
+        "/tmp/ray/session_latest/logs"
     )
 
 

@@ -147,3 +147,33 @@ def test_workers_keep_freed_memory_unless_the_user_says_otherwise(given):
         [sys.executable, "-c", WORKERS_MEMORY], env=environment | given, capture_output=True, text=True, timeout=300
     )
     assert made.stdout.splitlines()[-1:] == [str(given or cluster.KEPT_MEMORY)], made.stderr[-2000:]
+
+
+@pytest.mark.parametrize(
+    ("answers", "starts"),
+    [
+        (["slow", "up"], 2),
+        (["slow", "slow", "slow"], 3),
+        (["broken"], 1),
+    ],
+)
+def test_a_local_cluster_that_was_not_up_in_time_is_started_again(monkeypatch, answers, starts):
+    """Ray's half minute is fixed; what else goes wrong is not tried again."""
+    said = {"slow": "The current node timed out during startup. This could happen", "broken": "no such file"}
+    left, ended = list(answers), []
+
+    def start(**options):
+        answer = left.pop(0)
+        if answer != "up":
+            raise RuntimeError(said[answer])
+
+    monkeypatch.setattr(ray, "init", start)
+    monkeypatch.setattr(ray, "shutdown", lambda: ended.append(True))
+    for name in cluster.KEPT_MEMORY:
+        monkeypatch.setenv(name, "1")
+    if answers[-1] == "up":
+        cluster._start(1)
+    else:
+        with pytest.raises(RuntimeError, match=said[answers[-1]][:10]):
+            cluster._start(1)
+    assert (len(answers) - len(left), len(ended)) == (starts, starts - 1)
