@@ -129,10 +129,10 @@ def weights_config(
 ) -> weights.WeightsConfig:
     """What is stated beside the trained weights."""
     name = config.embedder if config.embedder in weights.PRETRAINED else networks.embedder.config.architecture
-    data = steps_run.training_data(config, opened.inputs)
+    trained_on = steps_run.training_data(config, opened.inputs)
     if networks.begun is not None:
-        data = f"{data.rstrip('.')}; {generator_start.provenance(networks.begun)}"
-    provenance = generators.Provenance(name, networks.embedder.sha256, config.licence, data)
+        trained_on = f"{trained_on.rstrip('.')}; {generator_start.provenance(networks.begun)}"
+    provenance = generators.Provenance(name, networks.embedder.sha256, config.licence, trained_on)
     return generators.weights_config(
         module,
         config.denoiser,

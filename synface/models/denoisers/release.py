@@ -62,7 +62,8 @@ def convert(
             embeddings have another size.
     """
     data = _read(uri)
-    checkpoints.check_output(output, sha256_hex(data))
+    source = sha256_hex(data)
+    checkpoints.check_output(output, source)
     saved = network(checkpoints.read_tensors(data, uri), uri)
     inner = autoencoder_tensors(autoencoder)
     codec = vq_config(inner, image_size, autoencoder)
@@ -80,16 +81,19 @@ def convert(
     weights.load_state(module.autoencoder.model, vq.from_published(inner, codec, autoencoder), autoencoder)
     provenance = generators.Provenance(embedder.rstrip("/").split("/")[-1], stated.sha256, licence, training_data)
     described = generators.weights_config(
-        module, LAYOUT, provenance, layout=LAYOUT, source_sha256=sha256_hex(data), framing=FRAMING, sampler=SAMPLER,
+        module, LAYOUT, provenance, layout=LAYOUT, source_sha256=source, framing=FRAMING, sampler=SAMPLER,
         drop=0.0,
     )  # fmt: skip
-    weights.save_pretrained(output, module, described)
+    try:
+        weights.save_pretrained(output, module, described)
+    except ValueError as error:
+        raise InputError(f"{uri}: {error}") from error
     return {
         "uri": output,
         "architecture": LAYOUT,
         "parameters": recognizers.parameter_count(module),
         "sha256": weights.read_config(output, generators.GENERATOR_KIND).sha256,
-        "source_sha256": sha256_hex(data),
+        "source_sha256": source,
     }
 
 
