@@ -55,7 +55,7 @@ def main() -> None:
     given = parser.parse_args()
     output = uris.absolute(given.output)
     cluster.connect()
-    sweep.run(config(f"{output}/warm", 1, 64))  # compiled kernels, rendered benchmark, started workers
+    sweep.run(config(f"{output}/warm", 1, 160))  # compiled kernels, rendered benchmark, started workers
     alone = one_after_the_other(config(f"{output}/alone", given.trials, given.images))
     started = time.monotonic()
     sweep.run(config(f"{output}/sweep", given.trials, given.images))
