@@ -18,6 +18,9 @@ FFHQ_TEMPLATE = np.array(
 FFHQ_SIZE = 512
 CROP_SIZE = 112
 CROP_CONVENTION = "arcface-five-point"
+#: how images are laid on the template: part of the name of what was made by landmarks. 2: least squares in the crop,
+#: as in the field's scripts; 1 had it in the image, which enlarges profiles
+ALIGNMENT = "2"
 COLOUR_ORDER = "RGB"
 #: what recognizers' weights may have been trained on; images here are always RGB (`COLOUR_ORDER`)
 COLOUR_ORDERS = ("RGB", "BGR")
@@ -45,6 +48,12 @@ def similarity_transform(source_k2: np.ndarray, target_k2: np.ndarray) -> np.nda
     sin = (s[:, 0] * t[:, 1] - s[:, 1] * t[:, 0]).sum() / energy
     linear = np.array([[cos, -sin], [sin, cos]])
     return np.column_stack([linear, mean_t - linear @ mean_s])
+
+
+def inverse(forward: np.ndarray) -> np.ndarray:
+    """The similarity transform back, [2, 3]; LinAlgError where `forward` maps everything to one point."""
+    linear = np.linalg.inv(forward[:, :2])
+    return np.column_stack([linear, -linear @ forward[:, 2]])
 
 
 def to_network(images_nhwc: np.ndarray) -> np.ndarray:

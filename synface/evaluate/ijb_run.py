@@ -8,6 +8,7 @@ import numpy as np
 import pyarrow as pa
 
 from synface.core import identification, scores
+from synface.core.crops import ALIGNMENT
 from synface.core.errors import InputError
 from synface.evaluate import distributed, estimates, face_folder
 from synface.evaluate.faces_config import EvaluateIjbConfig
@@ -54,7 +55,7 @@ def run(config: EvaluateIjbConfig) -> dict[str, Any]:
         "faces": listing_digest(config.faces),
         "protocol": artifact.sha256_hex("".join(face_folder.file_digest(f) for f in files.all).encode()),
     }
-    opened = artifact.open_output(config, digests)
+    opened = artifact.open_output(config, digests, {"alignment": ALIGNMENT})
     if opened.finished is not None:
         return face_folder.result(config, opened.finished.numbers, started, cached=True)
     sums = embed(config, ijb.read_faces(files), stated.embedding_dim)

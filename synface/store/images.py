@@ -78,8 +78,9 @@ def _decode_jpeg(data: bytes) -> np.ndarray | None:
 def align(pixels_hwc: np.ndarray, landmarks_52: np.ndarray, size: int) -> np.ndarray:
     """The square crop in which five landmarks lie on the ArcFace template: uint8 [size, size, 3].
 
-    Similarity transform by least squares (`crops.similarity_transform`), bilinear, black outside. The field's scripts
-    do the same with OpenCV, which rounds the weights to 1/32: grey values may differ by a few levels.
+    Similarity transform by least squares of distances in the crop (insightface's `norm_crop`; the fit of the template
+    to the landmarks, in the image, is another one and enlarges a profile), bilinear, black outside. The field's
+    scripts do the same with OpenCV, which rounds the weights to 1/32: grey values may differ by a few levels.
 
     Args:
         pixels_hwc: uint8 RGB.
@@ -88,12 +89,18 @@ def align(pixels_hwc: np.ndarray, landmarks_52: np.ndarray, size: int) -> np.nda
         size: side of the crop.
 
     Raises:
-        InputError: landmarks that are not finite, or coincide.
+        InputError: landmarks that are not finite, or coincide, or of which no turn and scale makes a face.
     """
     points = np.asarray(landmarks_52, np.float64)
     if points.shape != (5, 2) or not np.isfinite(points).all() or np.ptp(points, 0).max() == 0:
         raise InputError(f"landmarks {points.tolist()}: expected five different points x, y")
-    back = crops.similarity_transform(crops.template(size), points)  # crop -> image
+    target = crops.template(size)
+    forward = crops.similarity_transform(points, target)
+    # the share of the template that the landmarks explain: 1 for a face from the front, 0.8 for a profile
+    share = np.linalg.det(forward[:, :2]) ** 0.5 * np.linalg.norm(points - points.mean(0))
+    if share < 1e-6 * np.linalg.norm(target - target.mean(0)):
+        raise InputError(f"landmarks {points.tolist()}: no turn and scale of them resembles a face")
+    back = crops.inverse(forward)
     # Pillow's pixel centres lie at halves, and the black rim moves the image by one
     shift = back[:, 2] + 1.5 - 0.5 * back[:, :2].sum(1)
     place = (*back[0, :2], shift[0], *back[1, :2], shift[1])
@@ -125,11 +132,9 @@ def face_crop(pixels_hwc: np.ndarray, size: int, landmarks_52: np.ndarray | None
         landmarks_52 = (crops.FFHQ_TEMPLATE + 0.5) * (pixels_hwc.shape[1] / crops.FFHQ_SIZE) - 0.5
     points = np.asarray(landmarks_52, np.float64)
     factor = 1
-    if points.shape == (5, 2) and np.isfinite(points).all():  # else align says what is wrong
-        spread = np.linalg.norm(points - points.mean(0)) / np.linalg.norm(
-            crops.template(size) - crops.template(size).mean(0)
-        )
-        factor = max(1, int(spread))
+    if points.shape == (5, 2) and np.isfinite(points).all() and np.ptp(points, 0).max() > 0:  # else align says why not
+        linear = crops.similarity_transform(points, crops.template(size))[:, :2]
+        factor = max(1, int(min(1 / max(np.linalg.det(linear) ** 0.5, 1e-9), *pixels_hwc.shape[:2])))
     if factor > 1:
         pixels_hwc = np.asarray(Image.fromarray(pixels_hwc).reduce(factor))
         points = (points + 0.5) / factor - 0.5

@@ -31,6 +31,16 @@ def test_least_squares_beats_every_small_change():
             assert loss(*moved) > loss(*best)
 
 
+def test_the_inverse_leads_back():
+    gen = np.random.default_rng(1)
+    forward = crops.similarity_transform(gen.normal(size=(5, 2)), gen.normal(size=(5, 2)))
+    back = crops.inverse(forward)
+    points = gen.normal(size=(7, 2))
+    np.testing.assert_allclose(
+        (points @ forward[:, :2].T + forward[:, 2]) @ back[:, :2].T + back[:, 2], points, atol=1e-10
+    )
+
+
 def test_coinciding_points_are_refused():
     with pytest.raises(ValueError, match="coincide"):
         crops.similarity_transform(np.ones((5, 2)), crops.ARCFACE_TEMPLATE)

@@ -109,7 +109,7 @@ def test_wrong_pixels_and_unknown_formats():
 
 def reference_crop(pixels, size, points, fine=12):
     """Every pixel of the crop as the mean of `fine` x `fine` nearest pixels of its footprint."""
-    back = crops.similarity_transform(crops.template(size), points)
+    back = crops.inverse(crops.similarity_transform(points, crops.template(size)))
     steps = (np.arange(size * fine) + 0.5) / fine - 0.5
     x, y = np.meshgrid(steps, steps)
     place = np.stack([x, y], -1) @ back[:, :2].T + back[:, 2]

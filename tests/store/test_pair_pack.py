@@ -14,10 +14,23 @@ from synface.core.errors import InputError
 from synface.store import images, pair_pack
 from synface.store.formats.verification_bin import read_pack
 
+#: a face turned by 65 degrees: the eyes near each other, the nose beyond them
+PROFILE = np.array([[45.8, 51.0], [60.5, 49.3], [70.0, 77.4], [44.7, 91.3], [58.6, 88.0]])
+
+
+def onto_template(points, size):
+    """The similarity [2, 3] that leaves the least squared distance in the crop, by a general solver."""
+    rows, want = [], crops.template(size).ravel()
+    for x, y in points:
+        rows += [[x, -y, 1, 0], [y, x, 0, 1]]
+    a, b, u, v = np.linalg.lstsq(np.array(rows), want, rcond=None)[0]
+    return np.array([[a, -b, u], [b, a, v]])
+
 
 def naive_align(pixels, points, size):
     """Bilinear at the place of every crop pixel, in float64; black outside."""
-    back = crops.similarity_transform(crops.template(size), points)
+    forward = onto_template(points, size)
+    back = np.linalg.inv(np.vstack([forward, [0, 0, 1]]))[:2]
     out = np.zeros((size, size, 3))
     height, width = pixels.shape[:2]
     for y in range(size):
@@ -42,6 +55,8 @@ def test_alignment_is_the_bilinear_similarity_transform(angle):
     assert (got[:, -1] == 0).any()
     expected = naive_align(pixels, points, 32)
     assert np.abs(got - expected).max() <= 0.5 + 1e-3  # rounding
+    profile = images.align(pixels, 0.6 * PROFILE @ turn.T + (20, 5), 32)
+    assert np.abs(profile - naive_align(pixels, 0.6 * PROFILE @ turn.T + (20, 5), 32)).max() <= 0.5 + 1e-3
     # OpenCV's rule: whole-number coordinates are pixel centres
     whole = images.align(pixels, crops.template(32) + np.array([7, 5]), 32)
     assert np.array_equal(whole, pixels[5:37, 7:39])
@@ -52,6 +67,18 @@ def test_wrong_landmarks_are_refused():
         images.align(blob(0, 0), np.zeros((5, 2)), 32)
     with pytest.raises(InputError, match="five different points"):
         images.align(blob(0, 0), np.full((5, 2), np.nan), 32)
+    with pytest.raises(InputError, match="no turn and scale"):
+        images.align(blob(0, 0), nothing_of_a_face(), 32)
+
+
+def nothing_of_a_face():
+    """Five points without what any turn and scale of the template explains of them."""
+    target = crops.template(32) - crops.template(32).mean(0)
+    points = np.random.default_rng(0).normal(size=(5, 2))
+    rest = (points - points.mean(0)).ravel()
+    for axis in (target.ravel(), (target @ np.array([[0, 1], [-1, 0]])).ravel()):
+        rest -= axis * (axis @ rest) / (axis @ axis)
+    return rest.reshape(5, 2)
 
 
 @pytest.fixture

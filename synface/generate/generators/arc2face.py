@@ -7,6 +7,7 @@ import pyarrow as pa
 import torch
 
 from synface.core import plugins
+from synface.core.crops import ALIGNMENT
 from synface.core.errors import InputError
 from synface.generate import asked
 from synface.generate.config import GenerateConfig
@@ -21,7 +22,7 @@ from synface.settings import canonical_json
 from synface.store import images
 from synface.store.artifact import sha256_hex
 
-VERSION = "1"
+VERSION = f"1, alignment {ALIGNMENT}"
 #: HyperFace's 640,000 pictures took 174 GPU hours (RTX 3090, all else unknown); synface has not run the real weights
 IMAGES_PER_MINUTE = 60
 #: of the attributes where there is a ControlNet: row of `control_images` that the sample took

@@ -7,6 +7,7 @@ import numpy as np
 import pyarrow as pa
 import torch
 
+from synface.core.crops import ALIGNMENT
 from synface.core.dial import Dial
 from synface.core.errors import InputError, SynfaceError
 from synface.generate import asked, conditions
@@ -118,7 +119,12 @@ class DiffusionGenerator:
         if options.inquiry_images is not None:
             InquiryImages(options.inquiry_images)
         # what of the weights' statements decides pixels besides the tensors
-        deciding = [stated.sha256, dataclasses.asdict(settings), asks_also, *([] if framing is None else [framing])]
+        deciding = [
+            stated.sha256,
+            dataclasses.asdict(settings),
+            asks_also,
+            *([] if framing is None else [framing, ALIGNMENT]),
+        ]
         return Description(
             name=cls.name,
             weights_sha256=stated.sha256,
