@@ -27,6 +27,9 @@ from synface.flows.sweep_plan import Planner, Trial, resolved, trials
 from synface.generate import run as generate_run
 from synface.generate.config import GenerateConfig
 from synface.ops.runs import say
+from synface.report import figures
+from synface.report.grid import read_grid
+from synface.report.similarities import image_grid
 from synface.settings import StageConfig, build, read_recipe
 from synface.store import artifact
 from synface.store import uri as uris
@@ -36,6 +39,8 @@ from synface.train.generator_config import TrainGeneratorConfig
 PRESET = "jobs/configs/comparison_tiny.yaml"
 WORK = "runs/comparison_tiny"
 PAGE = "docs/results/comparison_tiny.md"
+SAMPLES = "comparison_tiny/samples.png"  # beside the page
+FINDINGS = "\n## What holds here\n"  # from here on the page is written by hand, and stays
 #: the preset's points, in its order, by the names of the published rows
 SYSTEMS = (
     "heads-real, rendered", "DigiFace", "SynFace", "IDiff-Face", "DCFace", "CemiFace", "HyperFace",
@@ -107,14 +112,23 @@ def row_of(asked: argparse.Namespace, planner: Planner, system: str, runs: Seque
     }
 
 
+def samples_png(tables: Sequence[str], people: int = 3, pictures: int = 3) -> bytes:
+    """A column for each system: the first pictures of its first people."""
+    grids = [read_grid(uri, people, pictures).rows for uri in tables]
+    cells = {
+        f"{p} {i}": {n: grid[p][1][i] for n, grid in enumerate(grids)} for p in range(people) for i in range(pictures)
+    }
+    return figures.png_bytes(image_grid(cells, dict(enumerate(SYSTEMS)), {}))
+
+
 def percent(values: Sequence[float]) -> str:
     """Mean, and half its 95 % interval where there are several; per cent."""
     found: Summary = summarize([100 * v for v in values])
     return f"{found.mean:.2f}" if found.high is None else f"{found.mean:.2f} +- {found.high - found.mean:.2f}"
 
 
-def page(rows: Sequence[dict[str, Any]], asked: argparse.Namespace) -> str:
-    """Markdown: the tables, what was compared, and the commands."""
+def page(rows: Sequence[dict[str, Any]], asked: argparse.Namespace, by_hand: str = "") -> str:
+    """Markdown: the tables, what was compared, the command, and what somebody wrote under `FINDINGS`."""
     published = {p.system: p.average for p in reversed(PUBLISHED) if p.images == "0.5M"}
     lines = [
         "# The comparison in the tiny world",
@@ -151,8 +165,9 @@ def page(rows: Sequence[dict[str, Any]], asked: argparse.Namespace) -> str:
         lines.append(
             f"| {row['system']} | {judged} | {row['between_identities']:.3f} | {row['to_centre']:.3f} | {even} |"
         )
+    lines += ["", "Three pictures of each of three people, by system:", "", f"![samples]({SAMPLES})"]
     description = str(read_recipe(PRESET, ("sweep",))["description"])
-    return "\n".join([*lines, "", " ".join(description.split()), ""])
+    return "\n".join([*lines, "", " ".join(description.split()), ""]) + by_hand
 
 
 def main() -> None:
@@ -180,14 +195,15 @@ def main() -> None:
     sweep.run(config)
     planner = Planner(config)
     found = trials(config, planner)
-    rows = [
-        row_of(asked, planner, system, [t for t in found if t.point == number])
-        for number, system in enumerate(SYSTEMS)
-    ]
+    by_system = [[t for t in found if t.point == number] for number in range(len(SYSTEMS))]
+    rows = [row_of(asked, planner, system, runs) for system, runs in zip(SYSTEMS, by_system, strict=True)]
     write_result("comparison_tiny", {"rows": rows, "settings": {k: v for k, v in vars(asked).items() if v}})
     target = Path(PAGE)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    target.write_text(page(rows, asked))
+    grid = target.parent / SAMPLES
+    grid.parent.mkdir(parents=True, exist_ok=True)
+    grid.write_bytes(samples_png([runs[0].whole.stages["generate"].output for runs in by_system]))
+    _, mark, by_hand = target.read_text().partition(FINDINGS) if target.exists() else ("", "", "")
+    target.write_text(page(rows, asked, mark + by_hand))
     say(f"comparison: {PAGE}")
 
 
