@@ -1,6 +1,6 @@
 """A recipe's estimate before anything of it is made: each section's sizes follow from those before it."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from synface.core.errors import SynfaceError
@@ -49,8 +49,11 @@ class Sizes:
         return sum(f.rows or 0 for f in artifact.require(uri, "identities").files)
 
 
-def estimate(stages: Mapping[str, StageConfig]) -> dict[str, Any]:
-    """Section -> estimate; a section without a formula, or whose sizes nobody knows yet, says why; and the total."""
+def estimate(stages: Mapping[str, StageConfig], done: Collection[str] = ()) -> dict[str, Any]:
+    """Section -> estimate; a section without a formula, or whose sizes nobody knows yet, says why; and the total.
+
+    What `done` names is made already: others' sizes follow from it, and it costs nothing.
+    """
     sizes = Sizes()
     found: dict[str, Any] = {}
     for name, config in stages.items():
@@ -58,6 +61,7 @@ def estimate(stages: Mapping[str, StageConfig]) -> dict[str, Any]:
             found[name] = _stage(config, sizes)
         except SynfaceError as error:
             found[name] = {"unknown": str(error)}
+    found = {name: e for name, e in found.items() if name not in done}
     known = [e for e in found.values() if "unknown" not in e]
     return {**found, "total": cost.total(known) | {"sections": len(known), "of": len(found)}}
 

@@ -2,6 +2,7 @@
 
 import importlib
 import time
+from collections import Counter
 from typing import Any
 
 from synface.core.errors import InputError, PartialError
@@ -21,14 +22,20 @@ KIND = "sweep"
 
 
 def plan(config: SweepConfig) -> dict[str, Any]:
-    """Trials, the stages that they share, and what is not there yet; a stage whose inputs stand is checked."""
+    """Trials, the stages that they share, and what is not there yet; a stage whose inputs stand is checked.
+
+    Of each section ``done`` counts the stages that stand in the store; the estimate leaves them out.
+    """
     config = resolved(config)
     planner = Planner(config)
     found = _first(config, planner)
-    for name, stage in distinct(found):
+    stages = {f"{name} {number}": (name, stage) for number, (name, stage) in enumerate(distinct(found))}
+    standing = {key: name for key, (name, s) in stages.items() if artifact.load_manifest(s.output) is not None}
+    for name, stage in (stages[key] for key in stages if key not in standing):
         ready = all(planner.outside(uri) for uri in input_uris(stage).values())
         if ready and not planner.missing({name: stage}):
             importlib.import_module(STEPS[name][2]).plan(stage)
+    done = Counter(standing.values())
     return {
         "points": config.num_samples or len(points(config)),
         "seeds": config.seeds,
@@ -36,9 +43,9 @@ def plan(config: SweepConfig) -> dict[str, Any]:
             {"trial": t.index, "seed": t.seed, **({"name": t.name} if t.name else {}), "values": t.values}
             for t in found
         ],
-        "stages": _counts(found),
+        "stages": {name: {**counts, "done": done[name]} for name, counts in _counts(found).items()},
         "metric": config.metric,
-        "estimate": estimates.estimate({f"{name} {n}": s for n, (name, s) in enumerate(distinct(found))})["total"],
+        "estimate": estimates.estimate({key: stage for key, (_, stage) in stages.items()}, standing)["total"],
         "missing_inputs": _absent(config, planner, found),
     }
 

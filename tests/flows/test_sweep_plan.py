@@ -12,6 +12,7 @@ from synface.core.errors import InputError
 from synface.flows import sweep, sweep_plan
 from synface.flows.sweep_config import Dimension, SweepConfig
 from synface.settings import build
+from synface.store import artifact
 
 sys.path.insert(0, str(Path(__file__).parent))
 from sweep_tools import RECIPE, planned, sweep_config
@@ -180,6 +181,20 @@ def test_inputs_that_are_not_there_are_named_by_the_plan_and_refused_by_the_run(
     assert sweep.plan(config)["missing_inputs"] == ["generate.cemiface.weights /nowhere/weights"]
     with pytest.raises(InputError, match=r"inputs that are not there: generate.cemiface.weights /nowhere/weights"):
         sweep.run(config)
+
+
+def test_the_plan_says_what_stands_and_estimates_the_rest(tmp_path):
+    fields = {"output": tmp_path / "s", "space": {"pack.num_identities": [3, 4]}}
+    config, _, found = planned(**fields)
+    before = sweep.plan(config)
+    assert {name: stages["done"] for name, stages in before["stages"].items()} == dict.fromkeys(before["stages"], 0)
+    pool = found[0].whole.stages["pool"]
+    artifact.commit(pool, artifact.open_output(pool, {}), "images", [], {"identities": 8}, {})
+    after = sweep.plan(config)
+    assert after["stages"]["pool"] == {"distinct": 1, "uses": 2, "done": 1}
+    assert after["stages"]["pack"] == {"distinct": 2, "uses": 2, "done": 0}
+    assert after["estimate"]["of"] == before["estimate"]["of"] - 1
+    assert after["estimate"]["sections"] == before["estimate"]["sections"] - 1
 
 
 def test_a_base_recipe_is_read_and_changed(tmp_path):
