@@ -44,12 +44,11 @@ COUNTS = {
     "sweep_volumes_tiny": (9, 2, 0),
     "sweep_comparison": (18, 3, 0),
     "sweep_comparison_tiny": (15, 5, 0),
-    "sweep_generators_tiny": (15, 5, 5),
     "sweep_early_tiny": (27, 9, 0),
     "sweep_margin": (18, 1, 0),
 }
-#: presets of one size: a comparison at equal cost, short trainings against whole ones, settings of the recognizer
-ALONE = {"sweep_generators_tiny", "sweep_early_tiny", "sweep_margin"}
+#: presets of one size: short trainings against whole ones, settings of the recognizer
+ALONE = {"sweep_early_tiny", "sweep_margin"}
 
 
 def test_every_experiment_has_both_sizes_and_stands_in_the_list_of_commands():
