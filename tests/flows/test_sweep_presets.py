@@ -45,10 +45,11 @@ COUNTS = {
     "sweep_comparison": (18, 3, 0),
     "sweep_comparison_tiny": (15, 5, 0),
     "sweep_early_tiny": (27, 9, 0),
+    "sweep_negative_tiny": (12, 4, 0),
     "sweep_margin": (18, 1, 0),
 }
-#: presets of one size: short trainings against whole ones, settings of the recognizer
-ALONE = {"sweep_early_tiny", "sweep_margin"}
+#: presets of one size: guidance of the tiny weights, short trainings against whole ones, settings of the recognizer
+ALONE = {"sweep_early_tiny", "sweep_negative_tiny", "sweep_margin"}
 
 
 def test_every_experiment_has_both_sizes_and_stands_in_the_list_of_commands():
