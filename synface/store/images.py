@@ -96,8 +96,8 @@ def align(pixels_hwc: np.ndarray, landmarks_52: np.ndarray, size: int) -> np.nda
         raise InputError(f"landmarks {points.tolist()}: expected five different points x, y")
     target = crops.template(size)
     forward = crops.similarity_transform(points, target)
-    # the share of the template that the landmarks explain: 1 for a face from the front, 0.8 for a profile
-    share = np.linalg.det(forward[:, :2]) ** 0.5 * np.linalg.norm(points - points.mean(0))
+    # the share of the template that the landmarks explain: 1 for a face from the front, 0.87 at a yaw of 65 degrees
+    share = np.hypot(*forward[:, 0]) * np.linalg.norm(points - points.mean(0))
     if share < 1e-6 * np.linalg.norm(target - target.mean(0)):
         raise InputError(f"landmarks {points.tolist()}: no turn and scale of them resembles a face")
     back = crops.inverse(forward)
@@ -133,8 +133,8 @@ def face_crop(pixels_hwc: np.ndarray, size: int, landmarks_52: np.ndarray | None
     points = np.asarray(landmarks_52, np.float64)
     factor = 1
     if points.shape == (5, 2) and np.isfinite(points).all() and np.ptp(points, 0).max() > 0:  # else align says why not
-        linear = crops.similarity_transform(points, crops.template(size))[:, :2]
-        factor = max(1, int(min(1 / max(np.linalg.det(linear) ** 0.5, 1e-9), *pixels_hwc.shape[:2])))
+        scale = np.hypot(*crops.similarity_transform(points, crops.template(size))[:, 0])
+        factor = max(1, int(min(1 / max(scale, 1e-9), *pixels_hwc.shape[:2])))
     if factor > 1:
         pixels_hwc = np.asarray(Image.fromarray(pixels_hwc).reduce(factor))
         points = (points + 0.5) / factor - 0.5
