@@ -14,6 +14,7 @@ from synface.models import denoisers, weights
 from synface.models.autoencoder import Codec
 from synface.models.denoisers import adm
 from synface.models.denoisers import generator as generators
+from synface.models.denoisers.conditioning import pose_features
 from synface.models.denoisers.config import DENOISERS, DenoiserConfig, from_dict
 from synface.models.denoisers.unet import Denoiser
 from synface.models.embedding import Embedder
@@ -28,6 +29,8 @@ from synface.train.generator_start import Begun
 CLIP = 1.2
 #: images at most whose impostor pairs give the threshold of inquiries
 THRESHOLD_IMAGES = 3000
+#: of the regression on poses, whose features are few
+POSE_PENALTY = 1.0
 #: images of a block of the ridge sums
 RIDGE_BLOCK = 1024
 
@@ -230,6 +233,27 @@ def set_mean(
             ridge(denoiser.shape, embedding_nd, blocks, held_n).r2(weight, intercept), 4
         )
     return facts
+
+
+def set_pose_mean(
+    denoiser: Denoiser, pose_na: np.ndarray, blocks: Callable[[np.ndarray], np.ndarray], train_n: np.ndarray
+) -> dict[str, float]:
+    """Fit and set what a pose adds to the mean of x_0; R2 on the training images ({} where it adds nothing).
+
+    Args:
+        denoiser: of a posed network.
+        pose_na: degrees, of all images.
+        blocks: image numbers to x_0 [k, c, h, w].
+        train_n: the training images.
+    """
+    if denoiser.pose_mean is None:
+        return {}
+    sums = ridge(denoiser.shape, pose_features(torch.from_numpy(pose_na)).numpy(), blocks, train_n)
+    weight, intercept = sums.solve(POSE_PENALTY)
+    with torch.no_grad():
+        denoiser.pose_mean.weight_fk.copy_(torch.from_numpy(weight))
+        denoiser.pose_mean.offset_k.copy_(torch.from_numpy(intercept - sums.y_k / sums.count))
+    return {"pose_r2_training": round(sums.r2(weight, intercept), 4)}
 
 
 @dataclass(frozen=True)

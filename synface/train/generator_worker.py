@@ -93,11 +93,11 @@ def train_generator(
     made = prepared.prepare(folder, len(catalog), source, networks.embedder, networks.autoencoder, place, barrier)
     train_n, held_n = generator_setup.split_identities(config, catalog)
     clean = clean_samples(source, made)
+    pose = poses.read(config.images, networks.description.pose) if networks.description.pose else None
     if not state.facts:
-        state.facts = fix_facts(config, state, made, clean, catalog.labels, train_n, held_n)
+        state.facts = fix_facts(config, state, made, clean, catalog.labels, train_n, held_n, pose)
         if place.rank == 0:
             say(f"train: {state.facts}")
-    pose = poses.read(config.images, networks.description.pose) if networks.description.pose else None
     batches = generator_batches_of(config, networks, made, clean, catalog.labels, train_n, place, state.step, pose)
     with TensorBoard(config.output, state.step, enabled=place.rank == 0) as board:
         watch = watcher(config, place, state.step, board)
@@ -125,11 +125,14 @@ def fix_facts(
     labels: np.ndarray,
     train_n: np.ndarray,
     held_n: np.ndarray,
+    pose_na: np.ndarray | None = None,
 ) -> dict[str, Any]:
-    """Fill the ridge mean (of the network and its average), and say what was measured before the first step."""
+    """Fill the ridge means (of the network and its average), and say what was measured before the first step."""
     facts = {}
     for denoiser in (state.model.network, state.average):
         facts = generator_setup.set_mean(denoiser, config, made.embedding_nd, clean, train_n, held_n)  # type: ignore[arg-type]
+        if pose_na is not None:
+            facts |= generator_setup.set_pose_mean(denoiser, pose_na, clean, train_n)  # type: ignore[arg-type]
     inquiries = generator_setup.inquiry_threshold(config, made.embedding_nd, labels, held_n)
     counts = {"training_images": len(train_n), "held_out_images": len(held_n)}
     return {**facts, **counts, "inquiries": inquiries}

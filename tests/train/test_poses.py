@@ -74,9 +74,37 @@ def test_the_loss_is_that_of_the_posed_condition(toy_images, networks):
     assert moved[1] < 1e-6 and moved[0] > 1e-4 and moved[2] > 1e-4
 
 
+def test_the_mean_of_a_posed_row_is_the_identitys_and_the_poses(toy_images, networks):
+    """Against a ridge regression by another solver, of pictures that are made of their pose."""
+    config = posed(toy_images, networks)
+    model = generator_setup.make_trainee(config, generator_setup.load_networks(config, "cpu")).network
+    gen = np.random.default_rng(0)
+    pose = gen.uniform(-60, 60, (300, 2)).astype(np.float32)
+    angle = np.radians(pose.astype(float))
+    features = np.concatenate([np.sin(angle), 1 - np.cos(angle)], 1)
+    size = int(np.prod(model.shape))
+    picture = (features @ gen.normal(size=(4, size)) + 2 + gen.normal(size=(300, size))).astype(np.float32)
+    train_n = np.arange(20, 300)
+    facts = generator_setup.set_pose_mean(model, pose, lambda rows: picture[rows].reshape(-1, *model.shape), train_n)
+    x, y = features[train_n] - features[train_n].mean(0), picture[train_n] - picture[train_n].mean(0)
+    drawn_in = np.sqrt(generator_setup.POSE_PENALTY) * np.eye(4)  # a penalty is rows that ask for 0
+    fit = np.linalg.lstsq(np.vstack([x, drawn_in]), np.vstack([y, np.zeros((4, size))]), rcond=None)[0]
+    posed_na = np.array([[30.0, -20.0], [0.0, 0.0], [np.nan, 5.0]], np.float32)
+    a = torch.nn.functional.normalize(torch.randn(3, 16))
+    plain = model.condition(a, torch.ones(3)).mean_nchw
+    added = (model.condition(a, torch.ones(3), pose_na=torch.from_numpy(posed_na)).mean_nchw - plain).reshape(3, -1)
+    turn = np.radians([30.0, -20.0])
+    asked = np.array([[*np.sin(turn), *(1 - np.cos(turn))], [0, 0, 0, 0]]) - features[train_n].mean(0)
+    np.testing.assert_allclose(added[:2].numpy(), asked @ fit, atol=1e-4)
+    assert not added[2].any()
+    assert facts["pose_r2_training"] == pytest.approx(1 - ((y - x @ fit) ** 2).sum() / (y**2).sum(), abs=1e-4)
+
+
 def test_it_trains_resumes_with_equal_bits_and_is_looked_at(toy_images, networks, tmp_path):
     state = resumed_equals_undisturbed(posed(toy_images, networks), tmp_path)
-    assert state.model.network.pose.mlp[2].weight.abs().max() > 0  # was 0
+    network, average = state.model.network, state.average
+    assert network.pose.mlp[2].weight.abs().max() > 0 and network.pose_mean.weight_fk.abs().max() > 0  # were 0
+    assert torch.equal(network.pose_mean.weight_fk, average.pose_mean.weight_fk)
 
 
 @pytest.mark.parametrize(

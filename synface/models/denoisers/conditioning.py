@@ -106,6 +106,37 @@ class PoseCondition(nn.Module):
         return torch.where(known_n1, self.mlp(features), 0)
 
 
+def pose_features(pose_na: torch.Tensor) -> torch.Tensor:
+    """Sine and 1 - cosine of each angle in degrees, [n, 2 a]."""
+    angle_na = torch.deg2rad(pose_na)
+    return torch.cat([angle_na.sin(), 1 - angle_na.cos()], 1)
+
+
+class PoseMean(nn.Module):
+    """What a pose adds to the mean of x_0: a fixed affine map of `pose_features`, fitted by ``RidgeSums`` (ours).
+
+    The vector of `PoseCondition` tells every place the same; from it alone 1,500 steps learned no yaw
+    (docs/generators.md, Pose). A buffer, as in `RidgeMean`; zero until it is filled. Its mean over the training
+    pictures is 0, and so is what a row without a pose adds.
+    """
+
+    def __init__(self, angles: int, shape: tuple[int, int, int]):
+        super().__init__()
+        self.shape = shape
+        size = math.prod(shape)
+        self.register_buffer("weight_fk", torch.zeros(2 * angles, size))
+        self.register_buffer("offset_k", torch.zeros(size))
+        self.weight_fk: torch.Tensor
+        self.offset_k: torch.Tensor
+
+    def forward(self, pose_na: torch.Tensor) -> torch.Tensor:
+        """[n, c, h, w] of angles in degrees [n, a]; NaN: not given."""
+        known_n1 = torch.isfinite(pose_na).all(1, keepdim=True)
+        features = pose_features(torch.where(known_n1, pose_na, torch.zeros_like(pose_na)))
+        added = torch.addmm(self.offset_k, features, self.weight_fk)
+        return torch.where(known_n1, added, 0).reshape(-1, *self.shape)
+
+
 def partial_dropout(context_nk: torch.Tensor, kept_nk: torch.Tensor, share: float) -> torch.Tensor:
     """Contextual partial dropout (IDiff-Face, arXiv 2308.04995), [n, k]: ``kept * context / (1 - share)``.
 

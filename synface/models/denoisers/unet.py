@@ -25,6 +25,7 @@ from synface.models.denoisers.conditioning import (
     Context,
     DualCondition,
     PoseCondition,
+    PoseMean,
     RidgeMean,
     SharedContext,
 )
@@ -141,6 +142,7 @@ class Denoiser(nn.Module):
         self.conditioner = build_conditioner(config)
         self.mean = RidgeMean(config.embedding_dim, self.shape) if config.ridge else None
         self.pose = PoseCondition(len(config.pose), config.condition_dim) if config.pose else None
+        self.pose_mean = PoseMean(len(config.pose), self.shape) if config.pose and config.ridge else None
         self.register_buffer("alphas_cumprod", alphas_cumprod(config), persistent=False)
         self.alphas_cumprod: torch.Tensor
 
@@ -166,6 +168,8 @@ class Denoiser(nn.Module):
         mean = None
         if self.mean is not None:
             mean = self.mean(embedding_nd * m_n[:, None] if self.config.scale_follows_m else embedding_nd)
+            if self.pose_mean is not None and pose_na is not None:
+                mean = mean + self.pose_mean(pose_na)
         if isinstance(self.conditioner, Context | SharedContext):
             return Condition(self._posed(self.conditioner(embedding_nd, kept_nk), pose_na), mean)
         if isinstance(self.conditioner, DualCondition):
