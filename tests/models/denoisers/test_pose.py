@@ -62,9 +62,10 @@ def test_a_fresh_network_is_the_one_without_pose():
     fresh, plain = denoisers.build(dataclasses.replace(SMALL, pose=("yaw",))), built(SMALL)
     own = fresh.state_dict()
     assert all(torch.equal(own[name], value) for name, value in plain.state_dict().items())
-    assert {name for name in own if name not in plain.state_dict()} == {
-        f"pose.mlp.{i}.{part}" for i in (0, 2) for part in ("weight", "bias")
-    }
+    added = {f"pose.mlp.{i}.{part}" for i in (0, 2) for part in ("weight", "bias")}
+    assert own.keys() - plain.state_dict().keys() == added | {"pose_mean.weight_fk", "pose_mean.offset_k"}
+    context = [denoisers.build(dataclasses.replace(CONTEXT, pose=p)).state_dict().keys() for p in (("yaw",), ())]
+    assert context[0] - context[1] == added  # without a ridge mean there is none of the pose
     x, t = torch.randn(3, 2, 8, 8), torch.tensor([10, 500, 990])
     given = fresh.condition(E, ONES, pose_na=torch.full((3, 1), 40.0))
     assert torch.equal(fresh(x, t, given), plain(x, t, plain.condition(E, ONES)))
