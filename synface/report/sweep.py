@@ -303,8 +303,21 @@ def _metric(data: Sweep) -> str:
     return "average" if name == "all" else name
 
 
-def _values(values: Mapping[str, Any]) -> str:
-    return ", ".join(f"{path.rsplit('.', 1)[-1]} {_text(v)}" for path, v in values.items()) or "the recipe as it is"
+def short_names(paths: Sequence[str]) -> dict[str, str]:
+    """Dotted path -> its last parts, as many as tell it from the other paths."""
+    parts = {path: path.split(".") for path in paths}
+    names = {}
+    for path, own in parts.items():
+        count = 1
+        while any(other[-count:] == own[-count:] for p, other in parts.items() if p != path):
+            count += 1
+        names[path] = ".".join(own[-count:])
+    return names
+
+
+def _values(values: Mapping[str, Any], paths: Sequence[str]) -> str:
+    names = short_names([*dict.fromkeys([*paths, *values])])
+    return ", ".join(f"{names[path]} {_text(v)}" for path, v in values.items()) or "the recipe as it is"
 
 
 def _text(value: Any) -> str:
@@ -316,7 +329,8 @@ def _point(row: Mapping[str, Any], data: Sweep, without: str = "") -> str:
     name = row.get("name")
     paths = data.numbers["crossed"] if name else data.numbers["paths"]
     values = {path: row[path] for path in paths if row[path] is not None and path != without}
-    return ", ".join([name, *([_values(values)] if values else [])]) if name else _values(values)
+    told = _values(values, data.numbers["paths"])
+    return ", ".join([name, *([told] if values else [])]) if name else told
 
 
 def _best(data: Sweep) -> str:

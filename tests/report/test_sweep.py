@@ -16,6 +16,7 @@ from synface.flows import sweep_outcome as outcome
 from synface.report import run as stage
 from synface.report.curves import Panel, curve
 from synface.report.published import PUBLISHED, tables_of
+from synface.report.sweep import short_names
 from synface.store import artifact, tables
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "flows"))
@@ -215,3 +216,10 @@ def test_named_mixtures_stand_beside_the_published_ones():
     assert any(t.rows.get(t.key(points[1])) == (90.36,) for t in found)
     # points with names that a number crosses: the names count too
     assert not any(t.paths == (M,) for t in tables_of([M], ["pack.alpha"], points))
+
+
+def test_paths_are_called_by_as_many_of_their_last_parts_as_tell_them_apart():
+    paths = ["pool.domain", "generator_images.domain", "generate.variation.m", "margin.m", "generate.beta", "domain"]
+    assert list(short_names(paths).values()) == [
+        "pool.domain", "generator_images.domain", "variation.m", "margin.m", "beta", "domain",
+    ]  # fmt: skip
