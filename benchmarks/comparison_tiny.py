@@ -27,7 +27,7 @@ from synface.flows.sweep_plan import Planner, Trial, resolved, trials
 from synface.generate import run as generate_run
 from synface.generate.config import GenerateConfig
 from synface.ops.runs import say
-from synface.report import figures
+from synface.report import figures, markdown
 from synface.report.grid import read_grid
 from synface.report.similarities import image_grid
 from synface.settings import StageConfig, build, read_recipe
@@ -40,7 +40,6 @@ PRESET = "jobs/configs/comparison_tiny.yaml"
 WORK = "runs/comparison_tiny"
 PAGE = "docs/results/comparison_tiny.md"
 SAMPLES = "comparison_tiny/samples.png"  # beside the page
-FINDINGS = "\n## What holds here\n"  # from here on the page is written by hand, and stays
 #: the preset's points, in its order, by the names of the published rows
 SYSTEMS = (
     "heads-real, rendered", "DigiFace", "SynFace", "IDiff-Face", "DCFace", "CemiFace", "HyperFace",
@@ -127,8 +126,8 @@ def percent(values: Sequence[float]) -> str:
     return f"{found.mean:.2f}" if found.high is None else f"{found.mean:.2f} +- {found.high - found.mean:.2f}"
 
 
-def page(rows: Sequence[dict[str, Any]], asked: argparse.Namespace, by_hand: str = "") -> str:
-    """Markdown: the tables, what was compared, the command, and what somebody wrote under `FINDINGS`."""
+def page(rows: Sequence[dict[str, Any]], asked: argparse.Namespace, by_hand: str) -> str:
+    """Markdown: the tables, what was compared, the command, and at the end what was written `by_hand`."""
     published = {p.system: p.average for p in reversed(PUBLISHED) if p.images == "0.5M"}
     lines = [
         "# The comparison in the tiny world",
@@ -167,7 +166,7 @@ def page(rows: Sequence[dict[str, Any]], asked: argparse.Namespace, by_hand: str
         )
     lines += ["", "Three pictures of each of three people, by system:", "", f"![samples]({SAMPLES})"]
     description = str(read_recipe(PRESET, ("sweep",))["description"])
-    return "\n".join([*lines, "", " ".join(description.split()), ""]) + by_hand
+    return "\n".join([*lines, "", " ".join(description.split()), "", markdown.BY_HAND, "", by_hand]).rstrip() + "\n"
 
 
 def main() -> None:
@@ -202,8 +201,8 @@ def main() -> None:
     grid = target.parent / SAMPLES
     grid.parent.mkdir(parents=True, exist_ok=True)
     grid.write_bytes(samples_png([runs[0].whole.stages["generate"].output for runs in by_system]))
-    _, mark, by_hand = target.read_text().partition(FINDINGS) if target.exists() else ("", "", "")
-    target.write_text(page(rows, asked, mark + by_hand))
+    by_hand = markdown.by_hand(target.read_text()) if target.exists() else ""
+    target.write_text(page(rows, asked, by_hand))
     say(f"comparison: {PAGE}")
 
 

@@ -51,10 +51,10 @@ def ffhq_frame(landmarks_52: np.ndarray) -> np.ndarray:
 
 def placed(picture: np.ndarray, frame: np.ndarray) -> np.ndarray:
     """The picture in FFHQ's frame, uint8 [512, 512, 3], bicubic."""
-    linear = np.linalg.inv(frame[:, :2])
+    back = crops.inverse(frame)
     # pillow counts from corners of pixels, landmarks from their centres
-    shift = 0.5 - linear @ (frame[:, 2] + 0.5)
-    rows = np.column_stack([linear, shift]).ravel().tolist()
+    shift = back[:, 2] + 0.5 - 0.5 * back[:, :2].sum(1)
+    rows = np.column_stack([back[:, :2], shift]).ravel().tolist()
     size = (crops.FFHQ_SIZE, crops.FFHQ_SIZE)
     whole = Image.fromarray(picture).transform(size, Image.Transform.AFFINE, rows, Image.Resampling.BICUBIC)
     return np.asarray(whole)
@@ -65,7 +65,7 @@ def cut(stress: str, people: int, size: int, errors: list[float]) -> tuple[dict[
     direct, whole = heads.HeadRenderer(size), heads.HeadRenderer(WHOLE, full=True)
     ways: dict[str, list[np.ndarray]] = {"rendered": [], "fixed": []}
     ways.update({f"landmarks, error {e:g}": [] for e in errors})
-    off = []
+    off, scale = [], crops.similarity_transform(crops.FFHQ_TEMPLATE, crops.template(crops.CROP_SIZE))
     for seed in benchmark.pinned(NAME)["identities"][:people]:
         person = heads.sample_identity(benchmark.DOMAIN, seed)
         for sample in range(benchmark.PICTURES):
@@ -77,7 +77,6 @@ def cut(stress: str, people: int, size: int, errors: list[float]) -> tuple[dict[
             frame = ffhq_frame(render.landmarks.astype(np.float64))
             picture = placed(render.image, frame)
             marks = render.landmarks @ frame[:, :2].T + frame[:, 2]
-            scale = crops.similarity_transform(crops.FFHQ_TEMPLATE, crops.template(crops.CROP_SIZE))
             off.append(np.hypot(*((marks - crops.FFHQ_TEMPLATE) @ scale[:, :2].T).T))
             ways["rendered"].append(direct.render(person, variation).image)
             ways["fixed"].append(face_crop(picture, size))

@@ -9,6 +9,7 @@ from torch import distributed
 
 from synface.core import crops, rng
 from synface.models import weights
+from synface.models.denoisers.unet import Denoiser
 from synface.ops import metrics
 from synface.ops.progress import Progress, say
 from synface.store import schemas, tables
@@ -128,11 +129,12 @@ def fix_facts(
     pose_na: np.ndarray | None = None,
 ) -> dict[str, Any]:
     """Fill the ridge means (of the network and its average), and say what was measured before the first step."""
-    facts = {}
-    for denoiser in (state.model.network, state.average):
-        facts = generator_setup.set_mean(denoiser, config, made.embedding_nd, clean, train_n, held_n)  # type: ignore[arg-type]
-        if pose_na is not None:
-            facts |= generator_setup.set_pose_mean(denoiser, pose_na, clean, train_n)  # type: ignore[arg-type]
+    network: Denoiser = state.model.network  # type: ignore[assignment]
+    facts = generator_setup.set_mean(network, config, made.embedding_nd, clean, train_n, held_n)
+    if pose_na is not None:
+        facts |= generator_setup.set_pose_mean(network, pose_na, clean, train_n)
+    for fitted, kept in zip(network.buffers(), state.average.buffers(), strict=True):
+        kept.copy_(fitted)
     inquiries = generator_setup.inquiry_threshold(config, made.embedding_nd, labels, held_n)
     counts = {"training_images": len(train_n), "held_out_images": len(held_n)}
     return {**facts, **counts, "inquiries": inquiries}
