@@ -136,16 +136,21 @@ def test_a_stop_signal_keeps_whole_shards_and_the_same_command_continues(undistu
 
 
 def test_a_shard_that_takes_too_long_is_dropped_before_the_kill(tmp_path):
-    """Job servers and Kubernetes kill 30 s after the signal."""
+    """Job servers and Kubernetes kill 30 s after the signal.
+
+    The last shard is the slow one. Ray Data's actors take the two that are in hand in either order, so one beside
+    it may not be made.
+    """
     output = str(tmp_path / "o")
-    process = start(tmp_path, output, options={"slow_identities": {"4": 600}})
-    wait_for_shards(process, output, 1)
+    process = start(tmp_path, output, options={"slow_identities": {"56": 600}})
+    wait_for_shards(process, output, 13)
     time.sleep(2)
     process.send_signal(signal.SIGTERM)
     asked = time.monotonic()
     finish(process, code=3)
     assert 15 < time.monotonic() - asked < 30
-    assert list(ledger.load(output)) == [0]
+    done = set(ledger.load(output))
+    assert len(done) >= 13 and 14 not in done
 
 
 def test_a_killed_actor_is_replaced(undisturbed, tmp_path):
