@@ -22,6 +22,7 @@ COUNTS = {
     "sweep_mixed_m_tiny": (24, 8, 0),
     "sweep_training_m": (15, 5, 5),
     "sweep_training_m_tiny": (15, 5, 5),
+    "sweep_training_m_fresh_tiny": (30, 10, 5),
     "sweep_measure": (6, 2, 2),
     "sweep_measure_tiny": (6, 2, 2),
     "sweep_lambda": (12, 4, 4),
@@ -48,8 +49,9 @@ COUNTS = {
     "sweep_negative_tiny": (12, 4, 0),
     "sweep_margin": (18, 1, 0),
 }
-#: presets of one size: guidance of the tiny weights, short trainings against whole ones, settings of the recognizer
-ALONE = {"sweep_early_tiny", "sweep_negative_tiny", "sweep_margin"}
+#: presets of one size: guidance of the tiny weights, generators of few steps from nothing, short trainings against whole
+#: ones, settings of the recognizer
+ALONE = {"sweep_early_tiny", "sweep_negative_tiny", "sweep_training_m_fresh_tiny", "sweep_margin"}
 
 
 def test_every_experiment_has_both_sizes_and_stands_in_the_list_of_commands():
