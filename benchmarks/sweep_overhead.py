@@ -3,7 +3,7 @@
 Both sides make the same stages with the same configurations, each in a store of its own; the benchmark pictures are
 rendered before. A trial is as long as `--images` makes it (60 to 90 s was asked of the published figure).
 
-    python benchmarks/sweep_overhead.py --trials 9 --images 1600 --output runs/sweep_overhead
+    python benchmarks/sweep_overhead.py --trials 9 --images 3200 --output runs/sweep_overhead
 """
 
 import argparse
@@ -50,7 +50,7 @@ def one_after_the_other(asked: SweepConfig) -> float:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--trials", type=int, default=9)
-    parser.add_argument("--images", type=int, default=1600)
+    parser.add_argument("--images", type=int, default=3200)
     parser.add_argument("--output", default="runs/sweep_overhead")
     given = parser.parse_args()
     output = uris.absolute(given.output)

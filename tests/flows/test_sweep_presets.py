@@ -49,8 +49,8 @@ COUNTS = {
     "sweep_negative_tiny": (12, 4, 0),
     "sweep_margin": (18, 1, 0),
 }
-#: presets of one size: guidance of the tiny weights, generators of few steps from nothing, short trainings against whole
-#: ones, settings of the recognizer
+#: presets of one size: guidance of the tiny weights, generators of few steps from nothing, short trainings against
+#: whole ones, settings of the recognizer
 ALONE = {"sweep_early_tiny", "sweep_negative_tiny", "sweep_training_m_fresh_tiny", "sweep_margin"}
 
 
