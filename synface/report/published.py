@@ -25,6 +25,8 @@ class Published:
         rows: values of `paths` -> numbers in per cent.
         remarks: values -> what else is to be said of a row.
         whole: its rows are of other data than any sweep here can have, and stand below ours instead of beside them.
+        at: what its rows hold besides, path -> value: beside points of a sweep that sets these paths to another one
+            there is no row.
     """
 
     title: str
@@ -33,10 +35,17 @@ class Published:
     rows: Mapping[Key, tuple[float | None, ...]]
     remarks: Mapping[Key, str] = field(default_factory=dict)
     whole: bool = False
+    at: Mapping[str, float | str] = field(default_factory=dict)
 
     def key(self, point: Mapping[str, Any]) -> Key:
-        """A point's values of `paths`, as `rows` has them."""
+        """A point's values of `paths`, as `rows` has them; () where it is not `at` what they hold besides."""
+        if any(point.get(path) is not None and _plain(point[path]) != value for path, value in self.at.items()):
+            return ()
         return tuple(_plain(point.get(path)) for path in self.paths)
+
+    def fits(self, paths: Sequence[str]) -> bool:
+        """Whether these are its paths; those of `at` may be among them."""
+        return set(self.paths) <= set(paths) <= {*self.paths, *self.at}
 
 
 def _plain(value: Any) -> float | str:
@@ -57,7 +66,7 @@ def tables_of(paths: Sequence[str], crossed: Sequence[str], points: Sequence[Map
     """
     named = any(point.get("name") for point in points)
     asked = [("name", *crossed), tuple(crossed or paths)] if named else [tuple(paths)]
-    fitting = [t for t in PUBLISHED if any(set(t.paths) == set(one) for one in asked)]
+    fitting = [t for t in PUBLISHED if any(t.fits(one) for one in asked)]
     return [t for t in fitting if t.whole or any(t.key(point) in t.rows for point in points)]
 
 
@@ -93,6 +102,9 @@ SIMILARITY_GROUPS: tuple[tuple[float, float, float], ...] = (
     (0.70, 0.747, 0.676),
     (0.53, 0.767, 0.277),
 )
+
+#: of the ablations of a generator's training
+DRAWN_AT_0 = {"generate.variation.m": 0.0}
 
 #: every table; several may have the same paths
 PUBLISHED: tuple[Published, ...] = (
@@ -149,6 +161,7 @@ PUBLISHED: tuple[Published, ...] = (
             ("[-1,1]", 0.06): (92.09,),
         },
         {("[0,0]", 0.02): "m = 0 alone, which has no interval"},
+        at=DRAWN_AT_0,
     ),
     Published(
         "CemiFace, Table 8 (kinds of centres)",
@@ -220,6 +233,7 @@ PUBLISHED: tuple[Published, ...] = (
         ("train_generator.measure",),
         ("AVG",),
         {("cosine",): (91.64,), ("euclidean",): (90.95,)},
+        at=DRAWN_AT_0,
     ),
     Published(
         "CemiFace, lambda (0.5M images)",
@@ -227,5 +241,6 @@ PUBLISHED: tuple[Published, ...] = (
         ("AVG",),
         {(0.01,): (91.72,), (0.05,): (91.64,), (0.1,): (91.29,), (0.5,): (90.77,)},
         {(0.01,): "placement inferred from the text", (0.1,): "placement inferred from the text"},
+        at=DRAWN_AT_0,
     ),
 )

@@ -137,6 +137,13 @@ def test_published_rows_are_found_by_what_tables_of_a_sweep_hold():
     paths = ["train_generator.m_interval", "train_generator.m_range"]
     (training,) = tables_of(paths, [], [{paths[0]: 0.04, paths[1]: "[-1,1]"}])
     assert training.rows[training.key({paths[0]: 0.04, paths[1]: "[-1,1]"})] == (92.30,)
+    crossed = {"train_generator.weight": 0.1, M: 0.0}
+    (weight,) = tables_of([*crossed], [], [crossed])  # published at m = 0 alone
+    assert weight.rows[weight.key(crossed)] == weight.rows[weight.key({"train_generator.weight": 0.1})] == (91.29,)
+    assert (
+        weight.key({**crossed, M: 0.5}) not in weight.rows and tables_of([*crossed], [], [{**crossed, M: 0.5}]) == []
+    )
+    assert tables_of([*crossed, "pack.alpha"], [], [{**crossed, "pack.alpha": 1.0}]) == []
     found = tables_of(["pack", M], [M], [{"name": "class centre", M: 0.5}, {"name": "packed", M: 0.5}])
     assert [t.title[:18] for t in found] == ["CemiFace, Table 11", "CemiFace, Table 8 "]
     assert tables_of(["pack.alpha"], ["pack.alpha"], [{"pack.alpha": 1.0}]) == []
