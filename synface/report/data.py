@@ -76,6 +76,8 @@ class Sweep:
     `similarity` holds `audit.similarity_statistics` of the columns of `samples` whose images were scored; `space`
     their layout, if it was asked; `nearer` the share of a point's images that this recognizer puts nearer to another
     inquiry, where it embedded the inquiries too; `costs` the lines of the table of costs by trial, where it stands.
+    Points with the same images (a sweep of recognizers) stand in `samples`, `similarity` and `space` once, as the
+    first of them; `alike` has all of each, by the first.
     """
 
     trials: tuple[Mapping[str, Any], ...]
@@ -86,6 +88,7 @@ class Sweep:
     space: Space | None = None
     nearer: Mapping[int, float] = field(default_factory=dict)
     costs: Mapping[int, Mapping[str, str]] = field(default_factory=dict)
+    alike: Mapping[int, Sequence[int]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -289,7 +292,10 @@ def read_sweep(uri: str, identities: int, embedder: str | None = None, beside: S
     places = {r["point"]: r["images"] for r in found[0] if r["images"] is not None and r["point"] in shown}
     store = manifest.numbers["store"]
     store = store if "/" in store else uris.join(uri, store)
-    images = {point: uris.join(store, place) for point, place in places.items()}
+    alike: dict[int, list[int]] = {}
+    for point, place in places.items():
+        alike.setdefault(next(p for p, other in places.items() if other == place), []).append(point)
+    images = {point: uris.join(store, places[point]) for point in alike}
     columns = {**images, **{-1 - number: item.uri for number, item in enumerate(beside)}}
     scored = {place: inquiry_similarity(place) for place in set(columns.values())}
     similarity = {column: known for column, place in columns.items() if (known := scored[place]) is not None}
@@ -298,9 +304,11 @@ def read_sweep(uri: str, identities: int, embedder: str | None = None, beside: S
         drawn = {point: read_grid(place, SPACE_IDENTITIES, SPACE_IMAGES).rows for point, place in images.items()}
         network = Embedder.from_pretrained(embedder, threads=1)
         layout = lay_out(drawn, network)
-        nearer = _nearer(found[0], images, store, network)
+        measured = _nearer(found[0], images, store, network)
+        nearer = {point: share for first, share in measured.items() for point in alike[first]}
     samples = read_samples(images, beside, identities) if images else Samples()
-    return Sweep(tuple(found[0]), tuple(found[1]), manifest.numbers, samples, similarity, layout, nearer, _costs(uri))
+    trials, points = (tuple(rows) for rows in found)
+    return Sweep(trials, points, manifest.numbers, samples, similarity, layout, nearer, _costs(uri), alike)
 
 
 def _nearer(

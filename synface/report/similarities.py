@@ -18,10 +18,12 @@ from synface.report.published import SIMILARITY, SIMILARITY_GROUPS
 from synface.report.space import Space
 from synface.store import artifact
 
-#: inches between the frames around a column, and from it
+#: inches between the frames around a point's images, and from them
 FRAME = 0.035
-#: letters of a column's heading that fit into an inch
+#: letters of a heading that fit into an inch
 LETTERS = 14
+#: with fewer points than these a grid of samples has a row for each of them
+FEW_POINTS = 4
 #: letters of a name in a legend
 NAME_LENGTH = 48
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
@@ -162,44 +164,54 @@ def scatter(place_n2: np.ndarray, source_n: Sequence[str] | None, m_n: np.ndarra
     return figure
 
 
+def is_flat(people: int, points: int) -> bool:
+    """Whether `image_grid` has a row for each point: few points of many people fill the page's width so."""
+    return points < FEW_POINTS and points < people
+
+
 @figures.styled
 def image_grid(
     samples: Mapping[str, Mapping[int, bytes]], labels: Mapping[int, str], boxes: Mapping[int, Sequence[str]]
 ) -> Figure:
-    """Images in a grid.
+    """Images in a grid: a row an identity and a column a point, or the other way round (`is_flat`).
 
     Args:
-        samples: identity -> column -> encoded image.
-        labels: column -> its heading, in order.
-        boxes: column -> colours of the frames around it, the outer one first.
+        samples: identity -> point -> encoded image.
+        labels: point -> its heading, in order.
+        boxes: point -> colours of the frames around it, the outer one first.
     """
-    columns = [point for point in labels if all(point in row for row in samples.values())]
-    side = figures.WIDTH / max(len(columns), 6)
-    figure, axes = figures.new_figure(len(samples), len(columns), 0.4 + side * len(samples))
+    points = [point for point in labels if all(point in row for row in samples.values())]
+    flat = is_flat(len(samples), len(points))
+    rows, columns = (len(points), len(samples)) if flat else (len(samples), len(points))
+    side = figures.WIDTH / max(columns, 6)
+    figure, axes = figures.new_figure(rows, columns, 0.4 + side * rows)
+    by_point = axes if flat else axes.T  # [points, identities]
     if boxes:
         figure.set_layout_engine("constrained", w_pad=3 * FRAME, h_pad=3 * FRAME)
-    for row, images in zip(axes, samples.values(), strict=True):
-        for ax, point in zip(row, columns, strict=True):
+    for point, line in zip(points, by_point, strict=True):
+        for ax, images in zip(line, samples.values(), strict=True):
             with Image.open(io.BytesIO(images[point])) as image:
                 ax.imshow(np.asarray(image.convert("RGB")), interpolation="none")
             ax.set_xticks([])
             ax.set_yticks([])
             for spine in ax.spines.values():
                 spine.set_visible(False)
-    for ax, point in zip(axes[0], columns, strict=True):
         heading = textwrap.fill(labels[point], max(6, int(LETTERS * side)), break_long_words=False)
-        ax.set_title(heading, loc="center", fontsize=8.5, fontweight="normal")
+        if flat:
+            line[0].set_ylabel(heading, rotation=0, ha="right", va="center", fontsize=8.5)
+        else:
+            line[0].set_title(heading, loc="center", fontsize=8.5, fontweight="normal")
     figure.draw_without_rendering()  # the axes have their places when they are laid out
     figure.set_layout_engine("none")
     for point, colours in boxes.items():
-        if point in columns:
-            place = columns.index(point)
-            top, bottom = axes[0, place].get_position(), axes[-1, place].get_position()
+        if point in points:
+            line = by_point[points.index(point)]
+            first, last = line[0].get_position(), line[-1].get_position()
             for depth, colour in enumerate(colours):
                 out = FRAME * (len(colours) - depth)
                 x, y = out / figure.get_figwidth(), out / figure.get_figheight()
                 frame = Rectangle(
-                    (bottom.x0 - x, bottom.y0 - y), bottom.width + 2 * x, top.y1 - bottom.y0 + 2 * y,
+                    (first.x0 - x, last.y0 - y), last.x1 - first.x0 + 2 * x, first.y1 - last.y0 + 2 * y,
                     transform=figure.transFigure, fill=False, edgecolor=colour, linewidth=2, in_layout=False,
                 )  # fmt: skip
                 figure.add_artist(frame)

@@ -17,6 +17,10 @@ M_PATH = "generate.variation.m"
 TOLD = "realised similarity to the inquiry; share nearer to another identity"
 #: frames of the sample grid
 BEST, VARIED = figures.SERIES[1], figures.SERIES[3]
+BOXED = (
+    " Boxed: the point of the highest accuracy (the outer frame where both are one), and the one whose samples of an "
+    "identity differ most from each other, by the pixels of the first four."
+)
 
 
 def tiles(data: Sweep) -> list[tuple[str, str, str]]:
@@ -38,7 +42,7 @@ def sections(data: Sweep) -> list[Section]:
     if data.samples.rows:
         found.append(_samples(data))
     if data.space is not None:
-        names = {p["point"]: _point(p, data, without=M_PATH) for p in data.points}
+        names = _columns(data, without=M_PATH)
         found.append(similarities.space(data.space, data.points, names, M_PATH))
     if data.numbers["early_ranks"]:
         found.append(_early(data))
@@ -48,7 +52,10 @@ def sections(data: Sweep) -> list[Section]:
 def _curve(data: Sweep) -> Section:
     names = _benchmarks(data.points)
     labels, _ = _axis(data)
-    told = dict(_first_trials(data))
+    by_point = _first_trials(data)
+    told = {
+        label: by_point[p["point"]] for label, p in zip(labels, data.points, strict=True) if p["point"] in by_point
+    }
     rows: list[tuple[Any, ...]] = [
         (label, name, p[f"{column} n"], p[f"{column} mean"], p[f"{column} low"], p[f"{column} high"])
         for label, p in zip(labels, data.points, strict=True)
@@ -189,9 +196,8 @@ def _known(value: float | None) -> str:
 def _similarity(data: Sweep) -> Section:
     """Asked, realised and mislabelled, of each point's images."""
     header = ("point", "asked", "realised", "std of samples", "nearer to another identity")
-    rows: list[tuple[Any, ...]] = []
-    for label, r in _first_trials(data):
-        rows.append((label, r["asked"], r["realised"], r["realised_std"], r["nearer_to_another"]))
+    columns, told = _columns(data), ("asked", "realised", "realised_std", "nearer_to_another")
+    rows = [(columns[n], *(r[name] for name in told)) for n, r in _first_trials(data).items() if n in columns]
     cells = [tuple("\u2013" if v is None else v if isinstance(v, str) else f"{v:.3f}" for v in row) for row in rows]
     lead = (
         "Similarity to the inquiry: what was asked (m, or the target of the dial), what the images table's scorer "
@@ -200,44 +206,72 @@ def _similarity(data: Sweep) -> Section:
     )
     shown = [("", Table(header, cells))]
     if data.similarity:
-        labels = dict(zip((p["point"] for p in data.points), _axis(data)[0], strict=True))
-        labels |= dict(data.samples.beside)
+        labels = columns | dict(data.samples.beside)
         by_point = {labels[column]: data.similarity[column] for column in labels if column in data.similarity}
         shown.append(("Similarity to the inquiry", similarities.inquiry_table(by_point)))
         lead = f"{lead} {similarities.INQUIRY_LEAD}"
     return Section("similarity-asked", "Asked and realised", lead, [], shown)
 
 
-def _first_trials(data: Sweep) -> list[tuple[str, Mapping[str, Any]]]:
-    labels = dict(zip((p["point"] for p in data.points), _axis(data)[0], strict=True))
+def _first_trials(data: Sweep) -> dict[int, Mapping[str, Any]]:
+    """Point -> its first trial, with what the page's own recognizer measured."""
     first: dict[int, Mapping[str, Any]] = {}
     for r in data.trials:
         nearer = data.nearer.get(r["point"]) if r["nearer_to_another"] is None else r["nearer_to_another"]
         first.setdefault(r["point"], {**r, "nearer_to_another": nearer})
-    return [(labels[number], r) for number, r in first.items() if number in labels]
+    return first
+
+
+def _columns(data: Sweep, without: str = "") -> dict[int, str]:
+    """Point -> label; points with the same images once, at the first, under what is common to them."""
+    labels = [_point(p, data, without) for p in data.points] if without else _axis(data)[0]
+    every = dict(zip((p["point"] for p in data.points), labels, strict=True))
+    same = {point: data.alike.get(point, (point,)) for point in every}
+    later = {point for first in data.alike.values() for point in first[1:]}
+    found = {
+        point: label if len(same[point]) == 1 else _common(data, [p for p in data.points if p["point"] in same[point]])
+        for point, label in every.items()
+        if point not in later
+    }
+    return found if without else dict(zip(found, _distinct([*found.values()]), strict=True))
+
+
+def _common(data: Sweep, points: Sequence[Mapping[str, Any]]) -> str:
+    """What some of the points have in common, in words."""
+    if len(points) == len(data.points):
+        return "all points"
+    paths = [path for path in data.numbers["paths"] if len({_text(p[path]) for p in points}) == 1]
+    values = {path: points[0][path] for path in paths if points[0][path] is not None}
+    if values and not points[0].get("name"):
+        return _values(values, data.numbers["paths"])
+    names = [_point(p, data) for p in points]
+    return " and ".join(names) if len(names) == 2 else f"{names[0]} and {len(names) - 1} others"
 
 
 def _samples(data: Sweep) -> Section:
     """The same noise along a row: an image's noise depends on seed, identity and sample alone."""
     samples, best = data.samples, data.numbers["best"]
-    labels = dict(zip((p["point"] for p in data.points), _axis(data)[0], strict=True)) | dict(samples.beside)
+    labels = _columns(data) | dict(samples.beside)
+    home = {point: first for first, points in data.alike.items() for point in points}
     rows = [
         (name, labels[column], artifact.sha256_hex(image))
         for name, row in samples.rows.items()
         for column, image in sorted(row.items())
     ]
+    shown = len(next(iter(samples.rows.values())))
     boxes: dict[int, list[str]] = {}
-    for column, colour in ((best and best["point"], BEST), (samples.most_varied, VARIED)):
-        if column is not None:
+    for column, colour in ((best and home.get(best["point"]), BEST), (samples.most_varied, VARIED)):
+        if column is not None and shown > 1:
             boxes.setdefault(column, []).append(colour)
+    line, other = ("column", "row") if similarities.is_flat(len(samples.rows), shown) else ("row", "column")
     drawn = Drawn(
         "sweep-samples",
         "Samples",
-        "One identity a row (no. k: the k-th of each, where the points share nobody), one point a column. A row has "
-        "the same noise where the points differ only in what the generator is asked. Boxed: the point of the highest "
-        "accuracy (the outer frame where both are one), and the one whose samples of an identity differ most from "
-        "each other, by the pixels of the first four.",
-        f"First images of {len(samples.rows)} synthetic identities in {len(labels)} columns",
+        f"One identity a {line} (no. k: the k-th of each, where the points share nobody), one point a {other}"
+        + " (points with the same images once)" * any(len(same) > 1 for same in data.alike.values())
+        + f". A {line} has the same noise where the points differ only in what the generator is asked."
+        + BOXED * bool(boxes),
+        f"First images of {len(samples.rows)} synthetic identities in {shown} {other}{'s' * (shown > 1)}",
         similarities.image_grid(samples.rows, labels, boxes),
         ("identity", "point", "image_sha256"),
         rows,
@@ -304,11 +338,11 @@ def _metric(data: Sweep) -> str:
 
 
 def short_names(paths: Sequence[str]) -> dict[str, str]:
-    """Dotted path -> its last parts, as many as tell it from the other paths."""
+    """Dotted path -> its last parts, as many as tell it from the other paths, and of what a ``name`` is."""
     parts = {path: path.split(".") for path in paths}
     names = {}
     for path, own in parts.items():
-        count = 1
+        count = 2 if own[-1] == "name" else 1
         while any(other[-count:] == own[-count:] for p, other in parts.items() if p != path):
             count += 1
         names[path] = ".".join(own[-count:])

@@ -65,6 +65,17 @@ def test_frames_surround_their_columns_and_no_other():
         assert further is None or further.get_bbox().extents[0] < x0
 
 
+def test_few_points_of_many_people_have_a_row_each():
+    people = {name: {0: grey(1), 1: grey(2)} for name in "abc"}
+    figure = similarities.image_grid(people, {0: "x", 1: "y"}, {1: ["#ff0000"]})
+    assert [ax.get_ylabel() for ax in figure.axes] == ["x", "", "", "y", "", ""]
+    (frame,) = [a for a in figure.artists if isinstance(a, Rectangle)]
+    places = np.array([ax.get_position().extents for ax in figure.axes]).reshape(2, 3, 4)
+    x0, y0, x1, y1 = frame.get_bbox().extents
+    assert x0 < places[1, :, 0].min() and places[1, :, 2].max() < x1
+    assert y0 < places[1, :, 1].min() and places[1, :, 3].max() < y1 < places[0, :, 1].min()
+
+
 def test_another_generators_column_and_row(tmp_path):
     sweep = make_sweep(
         tmp_path / "sweep", scored=lambda i, k: 0.2 + 0.1 * i, recipe=CEMIFACE, space={M: VALUES}, seeds=[0, 1, 2]

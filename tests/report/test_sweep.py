@@ -150,6 +150,31 @@ def test_published_rows_are_found_by_what_tables_of_a_sweep_hold():
     assert tables_of([M], [M], [{M: 0.55}]) == []
 
 
+def test_points_with_the_same_images_show_them_once(tmp_path):
+    """A sweep of recognizers: one column, or one for each m; the best point's frame is at its images' column."""
+    margin = "train_recognizer.margin.m"
+    points = [{margin: 0.3}, {margin: 0.4}, {margin: 0.5}]
+    sweep = make_sweep(tmp_path / "one", lambda i, k: 0.4, recipe=CEMIFACE, points=points, seeds=[0, 1, 2])
+    stage.run(report_config(tmp_path / "page", sweep=sweep))
+    text = (tmp_path / "page/report.html").read_text()
+    assert {r["point"] for r in samples_csv(tmp_path / "page")} == {"all points"}
+    assert text.count('<th scope="row">all points</th>') == 3 and "Boxed" not in text
+
+    points = [{M: 0.5, margin: 0.3}, {M: 0.5, margin: 0.5}, {M: 0.2, margin: 0.3}]
+    sweep = make_sweep(tmp_path / "two", recipe=CEMIFACE, points=points, seeds=[0, 1, 2])
+    stage.run(report_config(tmp_path / "page-2", sweep=sweep))
+    assert {r["point"] for r in samples_csv(tmp_path / "page-2")} == {
+        "variation.m 0.5",
+        "variation.m 0.2, margin.m 0.3",
+    }
+    text = (tmp_path / "page-2/report.html").read_text()
+    assert re.search(r"variation\.m 0\.5</th><td>[\d.]+</td><td>highest accuracy", text)
+
+
+def samples_csv(page):
+    return list(csv.DictReader(io.StringIO((page / "figures/sweep-samples.csv").read_text())))
+
+
 def test_what_is_missing_and_what_failed_is_said(made):
     _, result, text = made
     assert "&lt;broken&gt;" in text and "<broken>" not in text
@@ -227,6 +252,8 @@ def test_named_mixtures_stand_beside_the_published_ones():
 
 def test_paths_are_called_by_as_many_of_their_last_parts_as_tell_them_apart():
     paths = ["pool.domain", "generator_images.domain", "generate.variation.m", "margin.m", "generate.beta", "domain"]
+    paths += ["train_recognizer.margin.name", "name"]
     assert list(short_names(paths).values()) == [
         "pool.domain", "generator_images.domain", "variation.m", "margin.m", "beta", "domain",
+        "margin.name", "name",
     ]  # fmt: skip
