@@ -42,7 +42,7 @@ def sections(data: Sweep) -> list[Section]:
     if data.samples.rows:
         found.append(_samples(data))
     if data.space is not None:
-        names = _columns(data, without=M_PATH)
+        names = image_columns(data, without=M_PATH)
         found.append(similarities.space(data.space, data.points, names, M_PATH))
     if data.numbers["early_ranks"]:
         found.append(_early(data))
@@ -196,7 +196,7 @@ def _known(value: float | None) -> str:
 def _similarity(data: Sweep) -> Section:
     """Asked, realised and mislabelled, of each point's images."""
     header = ("point", "asked", "realised", "std of samples", "nearer to another identity")
-    columns, told = _columns(data), ("asked", "realised", "realised_std", "nearer_to_another")
+    columns, told = image_columns(data), ("asked", "realised", "realised_std", "nearer_to_another")
     rows = [(columns[n], *(r[name] for name in told)) for n, r in _first_trials(data).items() if n in columns]
     cells = [tuple("\u2013" if v is None else v if isinstance(v, str) else f"{v:.3f}" for v in row) for row in rows]
     lead = (
@@ -222,36 +222,35 @@ def _first_trials(data: Sweep) -> dict[int, Mapping[str, Any]]:
     return first
 
 
-def _columns(data: Sweep, without: str = "") -> dict[int, str]:
+def image_columns(data: Sweep, without: str = "") -> dict[int, str]:
     """Point -> label; points with the same images once, at the first, under what is common to them."""
     labels = [_point(p, data, without) for p in data.points] if without else _axis(data)[0]
     every = dict(zip((p["point"] for p in data.points), labels, strict=True))
     same = {point: data.alike.get(point, (point,)) for point in every}
     later = {point for first in data.alike.values() for point in first[1:]}
-    found = {
-        point: label if len(same[point]) == 1 else _common(data, [p for p in data.points if p["point"] in same[point]])
-        for point, label in every.items()
-        if point not in later
-    }
+    found = {point: label for point, label in every.items() if point not in later}
+    for point in found:
+        if len(same[point]) > 1:
+            found[point] = _common(data, [p for p in data.points if p["point"] in same[point]], without)
     return found if without else dict(zip(found, _distinct([*found.values()]), strict=True))
 
 
-def _common(data: Sweep, points: Sequence[Mapping[str, Any]]) -> str:
+def _common(data: Sweep, points: Sequence[Mapping[str, Any]], without: str) -> str:
     """What some of the points have in common, in words."""
     if len(points) == len(data.points):
         return "all points"
     paths = [path for path in data.numbers["paths"] if len({_text(p[path]) for p in points}) == 1]
-    values = {path: points[0][path] for path in paths if points[0][path] is not None}
+    values = {path: points[0][path] for path in paths if points[0][path] is not None and path != without}
     if values and not points[0].get("name"):
         return _values(values, data.numbers["paths"])
-    names = [_point(p, data) for p in points]
+    names = [_point(p, data, without) for p in points]
     return " and ".join(names) if len(names) == 2 else f"{names[0]} and {len(names) - 1} others"
 
 
 def _samples(data: Sweep) -> Section:
     """The same noise along a row: an image's noise depends on seed, identity and sample alone."""
     samples, best = data.samples, data.numbers["best"]
-    labels = _columns(data) | dict(samples.beside)
+    labels = image_columns(data) | dict(samples.beside)
     home = {point: first for first, points in data.alike.items() for point in points}
     rows = [
         (name, labels[column], artifact.sha256_hex(image))

@@ -15,8 +15,9 @@ from synface.core.statistics import summarize
 from synface.flows import sweep_outcome as outcome
 from synface.report import run as stage
 from synface.report.curves import Panel, curve
+from synface.report.data import read_sweep
 from synface.report.published import PUBLISHED, tables_of
-from synface.report.sweep import short_names
+from synface.report.sweep import image_columns, short_names
 from synface.store import artifact, tables
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "flows"))
@@ -169,6 +170,7 @@ def test_points_with_the_same_images_show_them_once(tmp_path):
     }
     text = (tmp_path / "page-2/report.html").read_text()
     assert re.search(r"variation\.m 0\.5</th><td>[\d.]+</td><td>highest accuracy", text)
+    assert image_columns(read_sweep(sweep, 4), without=M) == {0: "margin.m 0.3 and margin.m 0.5", 2: "margin.m 0.3"}
 
 
 def samples_csv(page):
