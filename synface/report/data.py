@@ -90,6 +90,11 @@ class Sweep:
     costs: Mapping[int, Mapping[str, str]] = field(default_factory=dict)
     alike: Mapping[int, Sequence[int]] = field(default_factory=dict)
 
+    @property
+    def shown_at(self) -> dict[int, int]:
+        """Point that has images -> the point that they stand at."""
+        return {point: first for first, points in self.alike.items() for point in points}
+
 
 @dataclass(frozen=True)
 class Groups:
@@ -292,10 +297,11 @@ def read_sweep(uri: str, identities: int, embedder: str | None = None, beside: S
     places = {r["point"]: r["images"] for r in found[0] if r["images"] is not None and r["point"] in shown}
     store = manifest.numbers["store"]
     store = store if "/" in store else uris.join(uri, store)
-    alike: dict[int, list[int]] = {}
+    by_place: dict[str, list[int]] = {}
     for point, place in places.items():
-        alike.setdefault(next(p for p, other in places.items() if other == place), []).append(point)
-    images = {point: uris.join(store, places[point]) for point in alike}
+        by_place.setdefault(place, []).append(point)
+    alike = {points[0]: points for points in by_place.values()}
+    images = {points[0]: uris.join(store, place) for place, points in by_place.items()}
     columns = {**images, **{-1 - number: item.uri for number, item in enumerate(beside)}}
     scored = {place: inquiry_similarity(place) for place in set(columns.values())}
     similarity = {column: known for column, place in columns.items() if (known := scored[place]) is not None}
@@ -316,13 +322,12 @@ def _nearer(
 ) -> dict[int, float]:
     """Point -> `nearer_to_another` of its images, where its inquiries are known."""
     inquiries = {r["point"]: r["identities"] for r in trials if r.get("identities")}
-    pairs = {
-        point: (place, key if key.startswith("/") or "://" in key else uris.join(store, key))
+    found = {
+        point: nearer_to_another(place, key if key.startswith("/") or "://" in key else uris.join(store, key), network)
         for point, place in images.items()
         if (key := inquiries.get(point)) is not None
     }
-    measured = {pair: nearer_to_another(*pair, network) for pair in set(pairs.values())}
-    return {point: share for point, pair in pairs.items() if (share := measured[pair]) is not None}
+    return {point: share for point, share in found.items() if share is not None}
 
 
 def _costs(uri: str) -> dict[int, Mapping[str, str]]:

@@ -22,8 +22,6 @@ from synface.store import artifact
 FRAME = 0.035
 #: letters of a heading that fit into an inch
 LETTERS = 14
-#: with fewer points than these a grid of samples has a row for each of them
-FEW_POINTS = 4
 #: letters of a name in a legend
 NAME_LENGTH = 48
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
@@ -164,24 +162,22 @@ def scatter(place_n2: np.ndarray, source_n: Sequence[str] | None, m_n: np.ndarra
     return figure
 
 
-def is_flat(people: int, points: int) -> bool:
-    """Whether `image_grid` has a row for each point: few points of many people fill the page's width so."""
-    return points < FEW_POINTS and points < people
-
-
 @figures.styled
 def image_grid(
-    samples: Mapping[str, Mapping[int, bytes]], labels: Mapping[int, str], boxes: Mapping[int, Sequence[str]]
+    samples: Mapping[str, Mapping[int, bytes]],
+    labels: Mapping[int, str],
+    boxes: Mapping[int, Sequence[str]],
+    flat: bool = False,
 ) -> Figure:
-    """Images in a grid: a row an identity and a column a point, or the other way round (`is_flat`).
+    """Images in a grid: a row an identity and a column a point.
 
     Args:
         samples: identity -> point -> encoded image.
         labels: point -> its heading, in order.
         boxes: point -> colours of the frames around it, the outer one first.
+        flat: a column an identity and a row a point.
     """
     points = [point for point in labels if all(point in row for row in samples.values())]
-    flat = is_flat(len(samples), len(points))
     rows, columns = (len(points), len(samples)) if flat else (len(samples), len(points))
     side = figures.WIDTH / max(columns, 6)
     figure, axes = figures.new_figure(rows, columns, 0.4 + side * rows)

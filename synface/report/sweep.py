@@ -15,6 +15,8 @@ from synface.store import artifact
 M_PATH = "generate.variation.m"
 #: what a tick tells below the value (of m: what was asked)
 TOLD = "realised similarity to the inquiry; share nearer to another identity"
+#: fewer points than these have a row each in the sample grid, where a column each would leave the page empty
+FEW_POINTS = 4
 #: frames of the sample grid
 BEST, VARIED = figures.SERIES[1], figures.SERIES[3]
 BOXED = (
@@ -52,22 +54,20 @@ def sections(data: Sweep) -> list[Section]:
 def _curve(data: Sweep) -> Section:
     names = _benchmarks(data.points)
     labels, _ = _axis(data)
-    by_point = _first_trials(data)
-    told = {
-        label: by_point[p["point"]] for label, p in zip(labels, data.points, strict=True) if p["point"] in by_point
-    }
+    first = _first_trials(data)
+    told = [first[p["point"]] for p in data.points]
     rows: list[tuple[Any, ...]] = [
         (label, name, p[f"{column} n"], p[f"{column} mean"], p[f"{column} low"], p[f"{column} high"])
         for label, p in zip(labels, data.points, strict=True)
         for name, column in ((_metric(data), "metric"), *((n, f"accuracy {n}") for n in names))
     ]
     rows += [
-        (label, name, None, told[label][name], None, None)
-        for label in labels
+        (label, name, None, r[name], None, None)
+        for label, r in zip(labels, told, strict=True)
         for name in ("asked", "realised", "nearer_to_another")
-        if label in told and told[label][name] is not None
+        if r[name] is not None
     ]
-    panels = _panels(data, names, [told.get(label) for label in labels])
+    panels = _panels(data, names, told)
     measured = any("\n" in tick for panel in panels for tick in panel.labels)
     axis = f"{_axis_name(data)}; {TOLD}" if measured else _axis_name(data)
     best = data.numbers["best"]
@@ -90,7 +90,7 @@ def _curve(data: Sweep) -> Section:
     return Section("sweep", "Sweep", lead, [drawn], shown)
 
 
-def _panels(data: Sweep, names: Sequence[str], told: Sequence[Mapping[str, Any] | None]) -> list[Panel]:
+def _panels(data: Sweep, names: Sequence[str], told: Sequence[Mapping[str, Any]]) -> list[Panel]:
     """Every protocol, then what chooses; of named points that a number crosses, a panel each, and the averages."""
 
     def lines(points: Sequence[Mapping[str, Any]]) -> dict[str, list[Estimate]]:
@@ -116,9 +116,9 @@ def _panels(data: Sweep, names: Sequence[str], told: Sequence[Mapping[str, Any] 
     return [Panel("each benchmark", ticks, x, lines(data.points)), Panel("average", ticks, x, chosen)]
 
 
-def _tick(label: str, told: Mapping[str, Any] | None) -> str:
+def _tick(label: str, told: Mapping[str, Any]) -> str:
     """A point's label on the axis, with what its images realised where somebody measured it."""
-    if told is None or told["realised"] is None:
+    if told["realised"] is None:
         return label
     nearer = told["nearer_to_another"]
     return "\n".join([label, f"{told['realised']:.2f}", *([] if nearer is None else [f"{100 * nearer:.0f} %"])])
@@ -225,13 +225,15 @@ def _first_trials(data: Sweep) -> dict[int, Mapping[str, Any]]:
 def image_columns(data: Sweep, without: str = "") -> dict[int, str]:
     """Point -> label; points with the same images once, at the first, under what is common to them."""
     labels = [_point(p, data, without) for p in data.points] if without else _axis(data)[0]
-    every = dict(zip((p["point"] for p in data.points), labels, strict=True))
-    same = {point: data.alike.get(point, (point,)) for point in every}
-    later = {point for first in data.alike.values() for point in first[1:]}
-    found = {point: label for point, label in every.items() if point not in later}
-    for point in found:
-        if len(same[point]) > 1:
-            found[point] = _common(data, [p for p in data.points if p["point"] in same[point]], without)
+    shown_at = data.shown_at
+    found = {
+        p["point"]: label
+        for p, label in zip(data.points, labels, strict=True)
+        if shown_at.get(p["point"], p["point"]) == p["point"]
+    }
+    for first, same in data.alike.items():
+        if len(same) > 1:
+            found[first] = _common(data, [p for p in data.points if p["point"] in same], without)
     return found if without else dict(zip(found, _distinct([*found.values()]), strict=True))
 
 
@@ -251,7 +253,6 @@ def _samples(data: Sweep) -> Section:
     """The same noise along a row: an image's noise depends on seed, identity and sample alone."""
     samples, best = data.samples, data.numbers["best"]
     labels = image_columns(data) | dict(samples.beside)
-    home = {point: first for first, points in data.alike.items() for point in points}
     rows = [
         (name, labels[column], artifact.sha256_hex(image))
         for name, row in samples.rows.items()
@@ -259,10 +260,11 @@ def _samples(data: Sweep) -> Section:
     ]
     shown = len(next(iter(samples.rows.values())))
     boxes: dict[int, list[str]] = {}
-    for column, colour in ((best and home.get(best["point"]), BEST), (samples.most_varied, VARIED)):
+    for column, colour in ((best and data.shown_at.get(best["point"]), BEST), (samples.most_varied, VARIED)):
         if column is not None and shown > 1:
             boxes.setdefault(column, []).append(colour)
-    line, other = ("column", "row") if similarities.is_flat(len(samples.rows), shown) else ("row", "column")
+    flat = shown < min(FEW_POINTS, len(samples.rows))
+    line, other = ("column", "row") if flat else ("row", "column")
     drawn = Drawn(
         "sweep-samples",
         "Samples",
@@ -271,7 +273,7 @@ def _samples(data: Sweep) -> Section:
         + f". A {line} has the same noise where the points differ only in what the generator is asked."
         + BOXED * bool(boxes),
         f"First images of {len(samples.rows)} synthetic identities in {shown} {other}{'s' * (shown > 1)}",
-        similarities.image_grid(samples.rows, labels, boxes),
+        similarities.image_grid(samples.rows, labels, boxes, flat),
         ("identity", "point", "image_sha256"),
         rows,
     )

@@ -65,9 +65,9 @@ def test_frames_surround_their_columns_and_no_other():
         assert further is None or further.get_bbox().extents[0] < x0
 
 
-def test_few_points_of_many_people_have_a_row_each():
+def test_a_flat_grid_has_a_row_a_point():
     people = {name: {0: grey(1), 1: grey(2)} for name in "abc"}
-    figure = similarities.image_grid(people, {0: "x", 1: "y"}, {1: ["#ff0000"]})
+    figure = similarities.image_grid(people, {0: "x", 1: "y"}, {1: ["#ff0000"]}, flat=True)
     assert [ax.get_ylabel() for ax in figure.axes] == ["x", "", "", "y", "", ""]
     (frame,) = [a for a in figure.artists if isinstance(a, Rectangle)]
     places = np.array([ax.get_position().extents for ax in figure.axes]).reshape(2, 3, 4)

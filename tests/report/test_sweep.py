@@ -170,6 +170,7 @@ def test_points_with_the_same_images_show_them_once(tmp_path):
     }
     text = (tmp_path / "page-2/report.html").read_text()
     assert re.search(r"variation\.m 0\.5</th><td>[\d.]+</td><td>highest accuracy", text)
+    assert "One identity a column" in text  # two points of four people
     assert image_columns(read_sweep(sweep, 4), without=M) == {0: "margin.m 0.3 and margin.m 0.5", 2: "margin.m 0.3"}
 
 
